@@ -1,0 +1,1 @@
+"""Datasets: loaders, manifests and seeded generators."""

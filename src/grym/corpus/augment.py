@@ -1,0 +1,91 @@
+"""Augmentation of speech for training: what rooms, microphones, telephones and people do to a voice.
+
+Pure NumPy, seeded by the generator that is passed in; knows nothing about models.
+Audio is float32 mono at 16 kHz.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from grym.corpus.digits import RATE, Samples, add_noise, babble, pink_noise
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """Probabilities and ranges; every field is a probability unless its name says otherwise."""
+
+    speed_factor: tuple[float, float] = (0.8, 1.25)
+    equalizer: float = 0.5
+    equalizer_db: float = 8.0
+    low_pass: float = 0.4
+    telephone: float = 0.15
+    reverberation: float = 0.3
+    reverberation_seconds: tuple[float, float] = (0.05, 0.5)
+    noise: float = 0.75
+    snr_db: tuple[float, float] = (4.0, 40.0)
+    quantization: float = 0.1
+
+
+def change_speed(samples: Samples, factor: float) -> Samples:
+    """Play faster (``factor`` > 1) or slower; pitch and formants move along, as with a shorter vocal tract."""
+    size = max(1, int(samples.size / factor))
+    return np.interp(np.linspace(0, samples.size - 1, size), np.arange(samples.size), samples).astype(np.float32)
+
+
+def augment(samples: Samples, crowd: Sequence[Samples], rng: np.random.Generator, how: Augmentation) -> Samples:
+    """One random draw of channel, room and noise.
+
+    Args:
+        samples: float32, ``shape = (samples,)``.
+        crowd: speech that babble is mixed from.
+        rng: source of every draw.
+        how: probabilities and ranges.
+
+    Returns:
+        float32, the same shape as ``samples``.
+    """
+    wet = _channel(samples, rng, how)
+    if rng.random() < how.noise:
+        kind = rng.random()
+        snr = float(rng.uniform(*how.snr_db))
+        if kind < 0.4:  # noqa: PLR2004
+            noise = pink_noise(wet.size, rng)
+        elif kind < 0.6:  # noqa: PLR2004
+            noise = rng.standard_normal(wet.size).astype(np.float32)
+        else:
+            noise = babble(crowd, wet.size, rng, speakers=int(rng.integers(3, 9)))
+        wet = add_noise(wet, noise, snr)
+    if rng.random() < how.quantization:
+        peak = max(float(np.abs(wet).max()), 1e-6)
+        mu = np.sign(wet) * np.log1p(255 * np.abs(wet) / peak) / np.log(256)
+        mu = np.round(mu * 127) / 127
+        wet = np.sign(mu) * (np.power(256.0, np.abs(mu)) - 1) / 255 * peak
+    return wet.astype(np.float32)
+
+
+def _channel(samples: Samples, rng: np.random.Generator, how: Augmentation) -> Samples:
+    """Equalizer, band limits and a room, applied at once in the frequency domain."""
+    tail = int(how.reverberation_seconds[1] * RATE)
+    size = 1 << int(np.ceil(np.log2(samples.size + tail)))
+    frequency = np.fft.rfftfreq(size, 1 / RATE)
+    gain = np.ones(frequency.size)
+    if rng.random() < how.equalizer:
+        knots = rng.uniform(-how.equalizer_db, how.equalizer_db, 8)
+        curve = np.interp(np.log(frequency + 50), np.linspace(np.log(50), np.log(8050), 8), knots)
+        gain *= 10 ** (curve / 20)
+    if rng.random() < how.telephone:
+        gain *= 1 / (1 + (300 / np.maximum(frequency, 1)) ** 8) / (1 + (frequency / 3400) ** 12)
+    elif rng.random() < how.low_pass:
+        gain *= 1 / (1 + (frequency / rng.uniform(3400, 4000)) ** 24)
+    response = gain.astype(np.complex128)
+    if rng.random() < how.reverberation:
+        seconds = rng.uniform(*how.reverberation_seconds)
+        decay = rng.standard_normal(tail) * np.exp(-6.9 * np.arange(tail) / (seconds * RATE))
+        decay *= rng.uniform(0.1, 0.7) / max(float(np.sqrt(np.sum(decay**2))), 1e-6)
+        decay[0] = 1.0
+        response *= np.fft.rfft(decay, size)
+    return np.fft.irfft(np.fft.rfft(samples, size) * response, size)[: samples.size].astype(np.float32)

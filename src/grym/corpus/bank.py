@@ -1,0 +1,157 @@
+"""A bank of labelled speech held in memory, from which training batches are composed.
+
+Joins single digits of one speaker to strings, changes speed, adds room and noise.
+Every batch is a function of (seed, step) alone, so that an interrupted training
+goes on exactly where it stopped. Audio is 16 kHz mono, stored as int16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+from grym.corpus import digits
+from grym.corpus.augment import Augmentation, augment, change_speed
+from grym.corpus.digits import RATE, WORDS, Samples
+
+# How many digits the clips of a batch have, and how often: short strings are the hardest, they lack context.
+LENGTHS: Final = (1, 2, 3, 4, 5, 6, 7)
+LENGTH_WEIGHTS: Final = (0.3, 0.18, 0.16, 0.13, 0.1, 0.07, 0.06)
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """One recording: int16 samples, the words in it, who spoke."""
+
+    samples: npt.NDArray[np.int16]
+    words: tuple[str, ...]
+    speaker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One composed training clip; ``spans`` are (start, end, word) in samples where they are known."""
+
+    samples: Samples
+    words: tuple[str, ...]
+    spans: tuple[tuple[int, int, str], ...]
+
+
+def _pcm(samples: Samples) -> npt.NDArray[np.int16]:
+    peak = max(float(np.abs(samples).max(initial=0.0)), 1e-6)
+    return (samples / peak * 30000).astype(np.int16)
+
+
+def load_fsdd(folder: Path, *, leave_out: Sequence[str] = (), first_take: int = 5) -> list[Take]:
+    """Training takes of the Free Spoken Digit Dataset (``recordings/{digit}_{speaker}_{take}.wav``)."""
+    takes = []
+    for path in sorted((folder / "recordings").glob("*_*_*.wav")):
+        digit, speaker, take = path.stem.split("_")
+        if int(take) < first_take or speaker in leave_out:
+            continue
+        samples, rate = soundfile.read(path, dtype="float32")
+        takes.append(Take(_pcm(soxr.resample(samples, rate, RATE)), (WORDS[int(digit)],), f"fsdd-{speaker}"))
+    return takes
+
+
+def synthesize(voice_count: int, strings_per_voice: int, seed: int) -> list[Take]:
+    """Ten single digits and some strings by each of ``voice_count`` synthetic training voices."""
+    voices = digits.voices("train", voice_count, seed)
+
+    def one(v: int) -> list[Take]:
+        rng = np.random.default_rng([seed, 1000, v])
+        takes = []
+        jobs = [(word,) for word in WORDS]
+        jobs += [tuple(WORDS[int(d)] for d in rng.integers(0, 10, 2 + i % 6)) for i in range(strings_per_voice)]
+        for words in jobs:
+            voice = replace(
+                voices[v], words_per_minute=int(rng.integers(110, 230)), pitch=int(rng.integers(15, 90))
+            )
+            text = (", " if rng.random() < 0.5 else " ").join(words)
+            takes.append(Take(_pcm(digits.speak(text, voice)), words, voice.name))
+        return takes
+
+    with ThreadPoolExecutor(2) as pool:
+        return [take for takes in pool.map(one, range(voice_count)) for take in takes]
+
+
+class Bank:
+    """Takes grouped by speaker, and the batches made of them.
+
+    Args:
+        groups: lists of takes with the share of clips that each list provides.
+        how: augmentation.
+        batch_seconds: rough amount of audio in a batch, in seconds.
+    """
+
+    def __init__(self, groups: Sequence[tuple[Sequence[Take], float]], how: Augmentation, batch_seconds: float) -> None:
+        self._how = how
+        self._batch_seconds = batch_seconds
+        self._singles: list[list[list[Take]]] = []
+        self._strings: list[list[Take]] = []
+        self._weights: list[float] = []
+        for takes, weight in groups:
+            by_speaker: dict[str, list[Take]] = {}
+            for take in takes:
+                if len(take.words) == 1:
+                    by_speaker.setdefault(take.speaker, []).append(take)
+            self._singles.append(list(by_speaker.values()))
+            self._strings.append([take for take in takes if len(take.words) > 1])
+            self._weights.append(weight)
+        everything = [take for takes, _ in groups for take in takes]
+        self._crowd = [take.samples.astype(np.float32) / 32768 for take in everything[:: max(1, len(everything) // 400)]]
+
+    def batch(self, seed: int, step: int, *, joined_only: bool = False) -> list[Clip]:
+        """The clips of one step; clips of a batch have nearly the same length."""
+        rng = np.random.default_rng([seed, step])
+        count = int(rng.choice(LENGTHS, p=LENGTH_WEIGHTS))
+        size = int(np.clip(self._batch_seconds / (0.25 + 0.45 * count), 8, 72))
+        drafts = sorted(
+            (self._draft(count, rng, joined_only=joined_only) for _ in range(2 * size)), key=lambda c: c.samples.size
+        )
+        start = int(rng.integers(0, size + 1))
+        chosen = drafts[start : start + size]
+        longest = chosen[-1].samples.size
+        return [self._finish(clip, longest, rng) for clip in chosen]
+
+    def _draft(self, count: int, rng: np.random.Generator, *, joined_only: bool) -> Clip:
+        group = int(rng.choice(len(self._weights), p=self._weights))
+        strings = self._strings[group]
+        if count > 1 and strings and not joined_only and rng.random() < 0.4:  # noqa: PLR2004
+            same = [take for take in (strings[int(rng.integers(len(strings)))] for _ in range(12)) if len(take.words) == count]
+            if same:
+                wave = change_speed(same[0].samples.astype(np.float32) / 32768, float(rng.uniform(*self._how.speed_factor)))
+                return Clip(wave, same[0].words, ())
+        speakers = self._singles[group]
+        takes = speakers[int(rng.integers(len(speakers)))]
+        speed = float(rng.uniform(*self._how.speed_factor))
+        pieces: list[Samples] = []
+        spans: list[tuple[int, int, str]] = []
+        words: list[str] = []
+        position = 0
+        for index in range(count):
+            take = takes[int(rng.integers(len(takes)))]
+            wave = change_speed(take.samples.astype(np.float32) / 32768, speed * float(rng.uniform(0.94, 1.06)))
+            wave *= float(10 ** (rng.uniform(-4, 0) / 20))
+            gap = int(rng.exponential(0.06) * RATE) if index else 0
+            gap = min(gap, RATE // 2)
+            pieces += [np.zeros(gap, np.float32), wave]
+            spans.append((position + gap, position + gap + wave.size, take.words[0]))
+            words.append(take.words[0])
+            position += gap + wave.size
+        return Clip(np.concatenate(pieces), tuple(words), tuple(spans))
+
+    def _finish(self, clip: Clip, longest: int, rng: np.random.Generator) -> Clip:
+        before = int(rng.integers(0, longest - clip.samples.size + 1))
+        wave = np.pad(clip.samples, (before, longest - clip.samples.size - before))
+        wave = augment(wave, self._crowd, rng, self._how)
+        spans = tuple((start + before, end + before, word) for start, end, word in clip.spans)
+        return Clip(wave, clip.words, spans)

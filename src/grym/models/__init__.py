@@ -1,0 +1,1 @@
+"""Models: the interface, the registry and the adapters."""

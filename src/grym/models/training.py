@@ -1,0 +1,286 @@
+"""Training of a small ``Wav2Vec2ForCTC`` from scratch, in its own process, with checkpoints and exact resume.
+
+Knows nothing about Prefect: progress goes to stdout as one JSON object per line,
+and the ``train`` flow reads it. A training that was killed goes on at its last
+checkpoint; every batch is a function of (seed, step).
+
+CTC alone stays on a plateau (all blank) for thousands of steps. The first steps
+therefore use frame-level cross-entropy against a uniform alignment of the letters
+inside each joined digit, whose borders are known; then CTC takes over.
+
+Run: ``python -m grym.models.training --fsdd FOLDER --out FOLDER --steps 6000``
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Processor
+
+from grym.corpus.augment import Augmentation
+from grym.corpus.bank import Bank, Clip, load_fsdd, synthesize
+from grym.corpus.digits import RATE
+
+VOCABULARY: Final = ("<pad>", "<s>", "</s>", "<unk>", "|", *"etaonihsrdlumwcfgypbvk'xjqz")
+BLANK: Final = 0
+FRAME: Final = 320
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSpec:
+    """Everything that decides the result of a training."""
+
+    steps: int = 6000
+    alignment_steps: int = 400
+    seed: int = 20261120
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.01
+    batch_seconds: float = 44.0
+    voices: int = 464
+    strings_per_voice: int = 5
+    fsdd_share: float = 0.55
+    leave_out: tuple[str, ...] = ()
+    checkpoint_every: int = 250
+    average_decay: float = 0.999
+
+    @property
+    def key(self) -> str:
+        """Identity of the training; a checkpoint of another key is refused."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def mini_config() -> Wav2Vec2Config:
+    """The architecture of ``wav2vec2-mini``: 2.25 M parameters, 20 ms frames, group norm as in wav2vec2-base."""
+    return Wav2Vec2Config(
+        vocab_size=len(VOCABULARY),
+        hidden_size=192,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=768,
+        conv_dim=(64, 96, 128, 160, 192),
+        conv_kernel=(10, 4, 4, 4, 4),
+        conv_stride=(5, 4, 4, 2, 2),
+        num_conv_pos_embeddings=64,
+        num_conv_pos_embedding_groups=16,
+        feat_extract_norm="group",
+        hidden_dropout=0.1,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        feat_proj_dropout=0.0,
+        final_dropout=0.0,
+        layerdrop=0.0,
+        apply_spec_augment=True,
+        mask_time_prob=0.06,
+        mask_time_length=5,
+        mask_time_min_masks=0,
+        mask_feature_prob=0.06,
+        mask_feature_length=12,
+        ctc_loss_reduction="mean",
+        ctc_zero_infinity=True,
+        pad_token_id=BLANK,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+
+
+def normalize(samples: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Zero mean, unit variance, exactly as ``Wav2Vec2FeatureExtractor`` does it."""
+    return ((samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)).astype(np.float32)
+
+
+def labels(words: tuple[str, ...]) -> list[int]:
+    """Token ids of the words, joined by the word delimiter."""
+    return [VOCABULARY.index(letter) for letter in "|".join(words)]
+
+
+def frame_targets(clip: Clip, frames: int) -> list[int]:
+    """One token per 20 ms frame: the letters of each word spread evenly over its span, blank elsewhere."""
+    targets = [BLANK] * frames
+    for start, end, word in clip.spans:
+        first, last = start // FRAME, min(frames, max(end // FRAME, start // FRAME + 1))
+        for frame in range(first, last):
+            targets[frame] = VOCABULARY.index(word[(frame - first) * len(word) // (last - first)])
+        if last < frames and targets[last] == BLANK:
+            targets[last] = VOCABULARY.index("|")
+    return targets
+
+
+def emit(**event: object) -> None:
+    """Write one event line for whoever started this process."""
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
+
+
+class Trainer:
+    """Model, optimizer, schedule and their checkpoint."""
+
+    def __init__(self, spec: TrainSpec, bank: Bank, out: Path) -> None:
+        self._spec = spec
+        self._bank = bank
+        self._checkpoint = out / "checkpoint.pt"
+        torch.manual_seed(spec.seed)
+        self.model = Wav2Vec2ForCTC(mini_config())
+        self.model.config._attn_implementation = "eager"  # sdpa takes 43 % of a step on CPU
+        decay = [p for p in self.model.parameters() if p.ndim > 1]
+        rest = [p for p in self.model.parameters() if p.ndim <= 1]
+        self._optimizer = torch.optim.AdamW(
+            [{"params": decay, "weight_decay": spec.weight_decay}, {"params": rest, "weight_decay": 0.0}],
+            lr=spec.learning_rate,
+            betas=(0.9, 0.98),
+        )
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimizer, spec.learning_rate, total_steps=spec.steps + 1, pct_start=0.12, cycle_momentum=False
+        )
+        self._average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.step = 0
+        if self._checkpoint.is_file():
+            self._restore()
+
+    def _restore(self) -> None:
+        state = torch.load(self._checkpoint, weights_only=True)
+        if state["key"] != self._spec.key:
+            emit(event="restart", reason="the checkpoint belongs to another specification")
+            return
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._average = state["average"]
+        self.step = state["step"]
+        emit(event="resume", step=self.step)
+
+    def save(self) -> None:
+        """Write the checkpoint aside and swap it in, so that a kill leaves the old or the new one."""
+        aside = self._checkpoint.with_suffix(".tmp")
+        torch.save(
+            {
+                "key": self._spec.key,
+                "step": self.step,
+                "model": self.model.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+                "schedule": self._schedule.state_dict(),
+                "average": self._average,
+            },
+            aside,
+        )
+        os.replace(aside, self._checkpoint)
+
+    def run(self) -> None:
+        """Train to the last step."""
+        self.model.train()
+        started, seen = time.monotonic(), self.step
+        for step, clips in self._batches(self.step):
+            # Dropout and masks are drawn from the step, so that a resumed run repeats them.
+            torch.manual_seed(self._spec.seed + step)
+            np.random.seed((self._spec.seed + step) % 2**32)  # noqa: NPY002 - transformers draws its masks here
+            loss = self._train(clips, align=step < self._spec.alignment_steps)
+            self.step = step + 1
+            if self.step % 50 == 0:
+                rate = (self.step - seen) / (time.monotonic() - started)
+                emit(event="step", step=self.step, steps=self._spec.steps, loss=round(loss, 4), steps_per_second=round(rate, 3))
+            if self.step % self._spec.checkpoint_every == 0 or self.step == self._spec.steps:
+                self.save()
+
+    def _batches(self, first: int) -> Iterator[tuple[int, list[Clip]]]:
+        ready: queue.Queue[tuple[int, list[Clip]]] = queue.Queue(maxsize=4)
+
+        def fill() -> None:
+            for step in range(first, self._spec.steps):
+                ready.put((step, self._bank.batch(self._spec.seed, step, joined_only=step < self._spec.alignment_steps)))
+
+        threading.Thread(target=fill, daemon=True).start()
+        for _ in range(first, self._spec.steps):
+            yield ready.get()
+
+    def _train(self, clips: list[Clip], *, align: bool) -> float:
+        waves = torch.from_numpy(np.stack([normalize(clip.samples) for clip in clips]))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = self.model(waves).logits
+        scores = logits.float().log_softmax(-1)
+        frames = scores.shape[1]
+        if align:
+            targets = torch.tensor([frame_targets(clip, frames) for clip in clips])
+            loss = torch.nn.functional.nll_loss(scores.flatten(0, 1), targets.flatten())
+        else:
+            tokens = [labels(clip.words) for clip in clips]
+            sizes = torch.tensor([len(t) for t in tokens])
+            flat = torch.tensor([token for t in tokens for token in t])
+            loss = torch.nn.functional.ctc_loss(
+                scores.transpose(0, 1), flat, torch.full((len(clips),), frames), sizes, blank=BLANK, zero_infinity=True
+            )
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self._optimizer.step()
+        self._schedule.step()
+        decay = min(self._spec.average_decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items():
+                if value.is_floating_point():
+                    self._average[name].lerp_(value, 1 - decay)
+        return float(loss.detach())
+
+    def export(self, folder: Path) -> None:
+        """Write the averaged weights as a Hugging Face folder: config, tokenizer, feature extractor, safetensors."""
+        model = Wav2Vec2ForCTC(mini_config())
+        model.load_state_dict(self._average)
+        folder.mkdir(parents=True, exist_ok=True)
+        vocabulary = folder / "vocab.json"
+        vocabulary.write_text(json.dumps({token: i for i, token in enumerate(VOCABULARY)}), encoding="utf-8")
+        tokenizer = Wav2Vec2CTCTokenizer(str(vocabulary), word_delimiter_token="|")  # noqa: S106
+        extractor = Wav2Vec2FeatureExtractor(
+            feature_size=1, sampling_rate=RATE, padding_value=0.0, do_normalize=True, return_attention_mask=False
+        )
+        Wav2Vec2Processor(extractor, tokenizer).save_pretrained(folder)
+        model.save_pretrained(folder, safe_serialization=True)
+        (folder / "training.json").write_text(
+            json.dumps({"spec": dataclasses.asdict(self._spec), "key": self._spec.key, "step": self.step}, indent=2)
+            + "\n",
+            encoding="utf-8",
+        )
+
+
+def build_bank(spec: TrainSpec, fsdd: Path | None) -> Bank:
+    """Real takes (where a folder is given) and synthetic voices, in the shares of the specification."""
+    synthetic = synthesize(spec.voices, spec.strings_per_voice, spec.seed)
+    if fsdd is None:
+        return Bank([(synthetic, 1.0)], Augmentation(), spec.batch_seconds)
+    real = load_fsdd(fsdd, leave_out=spec.leave_out)
+    return Bank([(real, spec.fsdd_share), (synthetic, 1.0 - spec.fsdd_share)], Augmentation(), spec.batch_seconds)
+
+
+def main() -> None:
+    """Command line of the training process."""
+    parser = argparse.ArgumentParser(description="Train wav2vec2-mini.")
+    parser.add_argument("--spec", default="{}", help="fields of TrainSpec as a JSON object")
+    parser.add_argument("--fsdd", type=Path, default=None)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    fields = json.loads(options.spec)
+    if "leave_out" in fields:
+        fields["leave_out"] = tuple(fields["leave_out"])
+    spec = TrainSpec(**fields)
+    options.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(os.cpu_count() or 1)
+    emit(event="data", voices=spec.voices)
+    trainer = Trainer(spec, build_bank(spec, options.fsdd), options.out)
+    trainer.run()
+    trainer.export(options.out / "model")
+    emit(event="done", step=trainer.step, folder=str(options.out / "model"))
+
+
+if __name__ == "__main__":
+    main()

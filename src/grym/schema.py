@@ -1,0 +1,240 @@
+"""Every table of the platform, in one place: grain, key, columns with unit and meaning.
+
+The landing zone writes these Arrow schemas, ``publish`` makes DuckDB tables and
+comments of them, and the analysts' page is rendered from them. Knows nothing
+about where the files lie.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Type = Literal["text", "int", "float", "bool", "time"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its type and what it means, unit included."""
+
+    name: str
+    type: Type
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table: what a row is, which columns identify it, and all columns."""
+
+    name: str
+    grain: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+
+def _table(name: str, grain: str, key: str, columns: str) -> Table:
+    """Read a table from lines of ``name type meaning``."""
+    rows = [line.split(None, 2) for line in columns.strip().splitlines()]
+    run = Column("run_id", "text", "run that wrote the row")
+    parsed = tuple(Column(n, t, m) for n, t, m in rows)  # type: ignore[arg-type]
+    return Table(name, grain, tuple(key.split()), (run, *parsed))
+
+
+TABLES: Final[dict[str, Table]] = {
+    table.name: table
+    for table in (
+        _table(
+            "runs",
+            "one state (started, finished) of one run",
+            "run_id state",
+            """
+            state text "started" or "finished"
+            flow text verb of the flow, for example "compare"
+            run_key text hash of manifest, model revisions and options; the same question has the same key
+            ordinal int 1 for the first run of a key
+            at time when the state was reached (UTC)
+            dataset text name of the dataset
+            dataset_fingerprint text hash of the manifest
+            arm_a text registered name of the first model
+            arm_b text registered name of the second model
+            options text options of the run as JSON
+            versions text versions of the libraries that matter, as JSON
+            hardware text processor, cores, memory, accelerator, as JSON
+            flow_run_id text id of the flow run in Prefect
+            """,
+        ),
+        _table(
+            "clips",
+            "one usable clip in one run",
+            "run_id clip_id",
+            """
+            clip_id text content id: sha256 of the decoded samples and the span
+            key text name of the clip in the manifest
+            dataset text name of the dataset
+            path text file, relative to the dataset's folder
+            seconds float length in seconds
+            source_rate int sample rate of the file in Hz
+            source_channels int channels of the file
+            reference text reference text, as written in the manifest
+            speaker text speaker, empty if unknown
+            slices text columns that become slices, as a JSON object
+            rms_dbfs float level in dB relative to full scale
+            peak_dbfs float peak in dB relative to full scale
+            clipped_fraction float share of samples at full scale
+            silent_fraction float share of 20 ms frames below -60 dBFS
+            """,
+        ),
+        _table(
+            "quarantine",
+            "one row or clip that a run could not use, or one answer a gate held back",
+            "run_id key stage",
+            """
+            key text name of the clip or place in the manifest
+            stage text where it was refused: manifest, audio, gate:NAME or model:ARM
+            category text category of the error
+            code text short reason, for example "too-short"
+            message text the reason as a sentence
+            hint text what to do about it
+            severity text warning, error or critical
+            """,
+        ),
+        _table(
+            "models",
+            "one model as used in one run",
+            "run_id arm",
+            """
+            arm text "a" or "b"
+            model text registered name
+            revision text content hash of weights and options
+            adapter text which adapter runs it
+            parameters int number of parameters
+            feature_dim int length of a feature vector
+            rung text settings in force, for example "int8/cpu"
+            licence text licence of the weights
+            card text the whole capability card as JSON
+            load_seconds float time to start the worker and load the weights
+            """,
+        ),
+        _table(
+            "outcomes",
+            "one clip answered by one arm in one run",
+            "run_id arm clip_id",
+            """
+            arm text "a" or "b"
+            model text registered name
+            revision text content hash of weights and options
+            clip_id text content id of the clip
+            batch_id text planned batch the clip belonged to
+            status text "ok", "failed" (no answer) or "held" (a gate refused the answer)
+            hypothesis text what the model said, as it said it
+            confidence float in [0, 1]
+            tokens int tokens emitted
+            segments text word segments as JSON: start and end in seconds, text, confidence
+            rung text settings in force
+            compute_seconds float compute time attributed to the clip in the throughput pass
+            error_category text category of the failure, empty if ok
+            error_code text short reason of the failure
+            error_message text the failure as a sentence
+            normalizer text name, version and hash of the normaliser used for scoring
+            reference_words int words of the normalised reference
+            hits int words right
+            substitutions int words wrong
+            deletions int words missing
+            insertions int words added
+            reference_characters int characters of the normalised reference, without spaces
+            character_errors int unit-cost edits of characters, without spaces
+            """,
+        ),
+        _table(
+            "words",
+            "one aligned position of one outcome",
+            "run_id arm clip_id position",
+            """
+            arm text "a" or "b"
+            clip_id text content id of the clip
+            position int position in the alignment, from 0
+            operation text "ok", "sub", "del" or "ins"
+            reference text word of the reference, empty for an insertion
+            hypothesis text word of the model, empty for a deletion
+            """,
+        ),
+        _table(
+            "operations",
+            "one call to one model",
+            "run_id arm pass call",
+            """
+            arm text "a" or "b"
+            model text registered name
+            pass text "warmup", "throughput" or "latency"
+            call text planned batch, or clip and repeat in the latency pass
+            clip_id text the clip in the latency pass, else empty
+            clips int clips in the call
+            audio_seconds float audio in the call
+            wall_seconds float time from the call to the answer, seen by the caller
+            compute_seconds float time inside the model
+            cpu_seconds float processor time of the worker during the call
+            peak_rss_mb float highest resident memory of the worker so far, in MB
+            rung text settings in force
+            status text "ok" or "failed"
+            """,
+        ),
+        _table(
+            "attempts",
+            "one try of one call that failed",
+            "run_id arm call attempt worker_pid",
+            """
+            arm text "a" or "b"
+            call text planned batch, or clip
+            attempt int from 1
+            worker_pid int process id of the worker
+            at time when it failed (UTC)
+            category text category of the error
+            code text short reason
+            message text the error as a sentence
+            retryable bool whether it was tried again
+            action text what was done: retry, split, give up
+            """,
+        ),
+        _table(
+            "quality",
+            "one rule evaluated on one batch",
+            "run_id suite subject rule",
+            """
+            suite text name of the expectation suite
+            subject text what was judged: batch and arm
+            rule text name of the rule
+            severity text critical, warning or info
+            status text "pass", "fail" or "not evaluated"
+            evaluated int rows judged
+            unexpected int rows that broke the rule
+            observed text what was observed, as text
+            reason text why the rule exists
+            """,
+        ),
+        _table(
+            "comparisons",
+            "one metric of one pair in one run",
+            "run_id metric",
+            """
+            arm_a text registered name of the first model
+            arm_b text registered name of the second model
+            metric text wer, cer, latency_p50, latency_p95, rtfx, peak_rss_mb or failures
+            unit text unit of a, b and difference
+            a float value of the first model
+            b float value of the second model
+            difference float b - a
+            percent_change float 100 * (b - a) / a, empty if a is 0
+            ci_low float lower end of the confidence interval of the difference
+            ci_high float upper end of the confidence interval of the difference
+            confidence float level of the interval, for example 0.95
+            p_value float two-sided p-value of the difference
+            method text how interval and p-value were obtained
+            clusters int independent units behind the interval
+            clips int clips both arms answered
+            margin float equivalence margin in the metric's unit
+            verdict text "a better", "b better", "equivalent" or "cannot tell"
+            sentence text the verdict in one sentence
+            """,
+        ),
+    )
+}
