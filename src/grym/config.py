@@ -79,7 +79,7 @@ class AudioLimits(_Frozen):
     max_seconds: float = 3600.0
     min_rate: int = 4_000
     max_rate: int = 384_000
-    max_channels: int = 8
+    max_channels: int = 2
     silence_dbfs: float = -60.0
 
 

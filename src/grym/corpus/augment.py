@@ -6,12 +6,17 @@ Audio is float32 mono at 16 kHz.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from grym.corpus.digits import RATE, Samples, add_noise, babble, pink_noise
+from grym.corpus.digits import RATE, add_noise, babble, pink_noise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from grym.corpus.digits import Samples
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,20 +7,25 @@ goes on exactly where it stopped. Audio is 16 kHz mono, stored as int16.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 import soundfile
 import soxr
 
 from grym.corpus import digits
 from grym.corpus.augment import Augmentation, augment, change_speed
-from grym.corpus.digits import RATE, WORDS, Samples
+from grym.corpus.digits import RATE, WORDS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from grym.corpus.digits import Samples
 
 # How many digits the clips of a batch have, and how often: short strings are the hardest, they lack context.
 LENGTHS: Final = (1, 2, 3, 4, 5, 6, 7)
@@ -50,6 +55,10 @@ def _pcm(samples: Samples) -> npt.NDArray[np.int16]:
     return (samples / peak * 30000).astype(np.int16)
 
 
+def _wave(take: Take) -> Samples:
+    return take.samples.astype(np.float32) / np.float32(32768)
+
+
 def load_fsdd(folder: Path, *, leave_out: Sequence[str] = (), first_take: int = 5) -> list[Take]:
     """Training takes of the Free Spoken Digit Dataset (``recordings/{digit}_{speaker}_{take}.wav``)."""
     takes = []
@@ -69,13 +78,11 @@ def synthesize(voice_count: int, strings_per_voice: int, seed: int) -> list[Take
     def one(v: int) -> list[Take]:
         rng = np.random.default_rng([seed, 1000, v])
         takes = []
-        jobs = [(word,) for word in WORDS]
+        jobs: list[tuple[str, ...]] = [(word,) for word in WORDS]
         jobs += [tuple(WORDS[int(d)] for d in rng.integers(0, 10, 2 + i % 6)) for i in range(strings_per_voice)]
         for words in jobs:
-            voice = replace(
-                voices[v], words_per_minute=int(rng.integers(110, 230)), pitch=int(rng.integers(15, 90))
-            )
-            text = (", " if rng.random() < 0.5 else " ").join(words)
+            voice = replace(voices[v], words_per_minute=int(rng.integers(110, 230)), pitch=int(rng.integers(15, 90)))
+            text = (", " if rng.random() < 0.5 else " ").join(words)  # noqa: PLR2004 - an even chance
             takes.append(Take(_pcm(digits.speak(text, voice)), words, voice.name))
         return takes
 
@@ -107,7 +114,7 @@ class Bank:
             self._strings.append([take for take in takes if len(take.words) > 1])
             self._weights.append(weight)
         everything = [take for takes, _ in groups for take in takes]
-        self._crowd = [take.samples.astype(np.float32) / 32768 for take in everything[:: max(1, len(everything) // 400)]]
+        self._crowd = [_wave(take) for take in everything[:: max(1, len(everything) // 400)]]
 
     def batch(self, seed: int, step: int, *, joined_only: bool = False) -> list[Clip]:
         """The clips of one step; clips of a batch have nearly the same length."""
@@ -126,9 +133,10 @@ class Bank:
         group = int(rng.choice(len(self._weights), p=self._weights))
         strings = self._strings[group]
         if count > 1 and strings and not joined_only and rng.random() < 0.4:  # noqa: PLR2004
-            same = [take for take in (strings[int(rng.integers(len(strings)))] for _ in range(12)) if len(take.words) == count]
+            some = (strings[int(rng.integers(len(strings)))] for _ in range(12))
+            same = [take for take in some if len(take.words) == count]
             if same:
-                wave = change_speed(same[0].samples.astype(np.float32) / 32768, float(rng.uniform(*self._how.speed_factor)))
+                wave = change_speed(_wave(same[0]), float(rng.uniform(*self._how.speed_factor)))
                 return Clip(wave, same[0].words, ())
         speakers = self._singles[group]
         takes = speakers[int(rng.integers(len(speakers)))]
@@ -139,7 +147,7 @@ class Bank:
         position = 0
         for index in range(count):
             take = takes[int(rng.integers(len(takes)))]
-            wave = change_speed(take.samples.astype(np.float32) / 32768, speed * float(rng.uniform(0.94, 1.06)))
+            wave = change_speed(_wave(take), speed * float(rng.uniform(0.94, 1.06)))
             wave *= float(10 ** (rng.uniform(-4, 0) / 20))
             gap = int(rng.exponential(0.06) * RATE) if index else 0
             gap = min(gap, RATE // 2)

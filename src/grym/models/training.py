@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import os
 import queue
@@ -23,7 +22,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,33 +32,11 @@ from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureEx
 from grym.corpus.augment import Augmentation
 from grym.corpus.bank import Bank, Clip, load_fsdd, synthesize
 from grym.corpus.digits import RATE
+from grym.models.recipe import TrainSpec
 
 VOCABULARY: Final = ("<pad>", "<s>", "</s>", "<unk>", "|", *"etaonihsrdlumwcfgypbvk'xjqz")
 BLANK: Final = 0
 FRAME: Final = 320
-
-
-@dataclass(frozen=True, slots=True)
-class TrainSpec:
-    """Everything that decides the result of a training."""
-
-    steps: int = 6000
-    alignment_steps: int = 400
-    seed: int = 20261120
-    learning_rate: float = 1.5e-3
-    weight_decay: float = 0.01
-    batch_seconds: float = 44.0
-    voices: int = 464
-    strings_per_voice: int = 5
-    fsdd_share: float = 0.55
-    leave_out: tuple[str, ...] = ()
-    checkpoint_every: int = 250
-    average_decay: float = 0.999
-
-    @property
-    def key(self) -> str:
-        """Identity of the training; a checkpoint of another key is refused."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def mini_config() -> Wav2Vec2Config:
@@ -269,10 +245,7 @@ def main() -> None:
     parser.add_argument("--fsdd", type=Path, default=None)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    fields = json.loads(options.spec)
-    if "leave_out" in fields:
-        fields["leave_out"] = tuple(fields["leave_out"])
-    spec = TrainSpec(**fields)
+    spec = TrainSpec.from_json(options.spec)
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(os.cpu_count() or 1)
     emit(event="data", voices=spec.voices)

@@ -1,0 +1,56 @@
+# `make run` and `make test` need Python 3.11 or newer and make, nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export TQDM_DISABLE = 1
+export GX_ANALYTICS_ENABLED = false
+
+.PHONY: run test lint unit ui train doctor corpus clean help
+
+help:
+	@echo "make run    compare two models on the bundled corpus"
+	@echo "make ui     the Prefect UI on what was run"
+	@echo "make test   everything that has to hold: linters, types, tests, coverage"
+	@echo "make train  train wav2vec2-mini (espeak-ng; GRYM_FSDD for real speech)"
+	@echo "make corpus generate the bundled corpus again (espeak-ng)"
+	@echo "make doctor say what is missing"
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=python3.11')"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+run: $(STAMP)
+	@$(BIN)/python -m flows compare
+
+test: $(STAMP) lint unit
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(STAMP)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+ui: $(STAMP)
+	@$(BIN)/python -m flows ui
+
+train: $(STAMP)
+	@$(BIN)/python -m flows train --install
+
+doctor: $(STAMP)
+	@$(BIN)/python -m flows doctor
+
+corpus: $(STAMP)
+	$(BIN)/python -m grym.corpus.digits --split test --voices 16 --per-voice 28 --seed 7 --out datasets/digits/test
+	$(BIN)/python -m grym.corpus.digits --split train --voices 16 --per-voice 7 --seed 7 --out datasets/digits/train
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .coverage*

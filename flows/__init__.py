@@ -1,0 +1,1 @@
+"""Execution plans, one verb per file. ``python -m flows VERB`` is the command line."""

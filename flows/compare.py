@@ -1,0 +1,204 @@
+"""The main job: two models on one dataset, checked, scored, tested, stored and shown.
+
+Order and policy only; what each step means is in ``grym.compare``.
+
+Run: ``python -m flows compare --a wav2vec2-mini --b wav2vec2-mini-int8 --dataset digits``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from prefect import flow, runtime
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from expectations.gate import build_data_docs, judge
+from grym.compare.plan import Refused, Usable, distinct, fingerprint, make_plan, refusals, run_key
+from grym.compare.session import ARMS, Session, start_arms, stop_arms, with_names
+from grym.config import Settings, load_settings
+from grym.corpus.loaders import load_dataset
+from grym.corpus.manifest import Dataset
+from grym.environment import hardware, versions
+from grym.errors import ConfigError, QualityError
+from grym.memory.features import FeatureStore
+from grym.store import Store
+from tasks import policies
+from tasks.audio import CHUNK, check_audio
+from tasks.compare import score_and_test
+from tasks.infer import infer, measure_latency, warm_up
+from tasks.report import report
+from tasks.store import publish
+
+VIEWS = Path(__file__).resolve().parent.parent / "reports" / "sql"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a comparison leaves: where things are, and how many task runs it made."""
+
+    run_id: str
+    resumed: bool
+    verdict: str
+    sentence: str
+    warehouse: str
+    report: str
+    task_runs: int
+    flow_run_id: str
+
+
+@flow(
+    name="compare",
+    flow_run_name="{a} vs {b} on {dataset}",
+    task_runner=ThreadPoolTaskRunner(max_workers=2),  # type: ignore[arg-type]
+    persist_result=False,
+    validate_parameters=True,
+)
+def compare(
+    a: str = "wav2vec2-mini", b: str = "wav2vec2-mini-int8", dataset: str = "digits", *, new: bool = False
+) -> Compared:
+    """Compare two registered models on a dataset and publish the verdict.
+
+    Args:
+        a: registered name of the first model.
+        b: registered name of the second model.
+        dataset: registered name, or path of a folder, a CSV or a JSONL manifest.
+        new: start another run even if an unfinished one with the same question exists.
+
+    Returns:
+        Where the results are.
+
+    Raises:
+        GrymError: nothing could be compared; bad clips alone never raise.
+    """
+    settings = with_names(load_settings(), a=a, b=b, dataset=dataset)
+    counter = _Counter()
+    found = load_dataset(dataset, settings)
+    usable, refused = _check(found, settings, counter)
+    arms = start_arms(settings, {"a": a, "b": b}, settings.home / "scratch")
+    try:
+        revisions = {letter: arms[letter].card.revision for letter in ARMS}
+        with _only_one(settings, run_key(usable, revisions, settings.compare)):
+            store = Store(settings.home)
+            plan = make_plan(
+                usable, revisions, settings.compare, store, new=new, complete=_complete(settings.home)
+            )
+            session = Session(settings, plan, arms, store, FeatureStore(settings.home), judge, found.name)
+            return _run(session, refused, counter)
+    finally:
+        stop_arms(arms)
+
+
+def _run(session: Session, refused: Sequence[Refused], counter: _Counter) -> Compared:
+    settings, plan, store = session.settings, session.plan, session.store
+    facts = {
+        "versions": versions(),
+        "hardware": hardware(),
+        "dataset_fingerprint": fingerprint(plan.clips),
+        "flow_run_id": str(runtime.flow_run.id or ""),
+    }
+    session.open(refused, facts)
+    for letter in ARMS:
+        _throughput(session, letter, counter)
+    if "latency" not in store.landed("operations", plan.run):
+        counter.add(1)
+        measure_latency.with_options(**policies.inference(session.arms["a"].device_tag, 1))(session)
+    counter.add(3)
+    verdict = score_and_test(session)
+    session.close(facts)
+    warehouse = publish(store, VIEWS)
+    docs = build_data_docs(session.judgements, settings.home / "datadocs" / plan.run.id)
+    page = report(store, plan.run, settings.home / "reports", _audio_of(session), docs.resolve().as_uri())
+    return Compared(
+        run_id=plan.run.id,
+        resumed=plan.resumed,
+        verdict=str(verdict["verdict"]),
+        sentence=str(verdict["sentence"]),
+        warehouse=str(warehouse),
+        report=str(page),
+        task_runs=counter.value,
+        flow_run_id=facts["flow_run_id"],
+    )
+
+
+class _Counter:
+    """How many task runs the server has to know about when the flow is done."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def add(self, count: int) -> None:
+        self.value += count
+
+
+def _check(found: Dataset, settings: Settings, counter: _Counter) -> tuple[list[Usable], list[Refused]]:
+    chunks = [found.entries[i : i + CHUNK] for i in range(0, len(found.entries), CHUNK)]
+    counter.add(len(chunks))
+    futures = [check_audio.submit(chunk, settings.audio) for chunk in chunks]
+    usable: list[Usable] = []
+    refused = refusals(found)
+    for future in futures:
+        good, bad, judgements = future.result()
+        usable += good
+        refused += bad
+        for rule in (rule for judgement in judgements for rule in judgement.stopping):
+            msg = f"Gate {rule.suite} stopped the dataset: {rule.rule} ({rule.status}). {rule.reason}"
+            raise QualityError(msg, code=rule.rule)
+    usable, twins = distinct(usable)
+    if not usable:
+        reasons = sorted({item.error.code for item in [*refused, *twins]})
+        msg = f"No clip of {found.name} can be used: {', '.join(reasons)}."
+        raise ConfigError(msg, code="no-usable-clips", hint="See the messages above and mend the dataset.")
+    return usable, [*refused, *twins]
+
+
+def _throughput(session: Session, letter: str, counter: _Counter) -> None:
+    arm = session.arms[letter]
+    options = policies.inference(arm.device_tag, session.settings.worker.attempts)
+    pending = session.pending(letter)
+    if not pending:
+        return
+    counter.add(1 + len(pending))
+    warm_up.with_options(tags=[arm.device_tag], task_run_name=f"warm up {arm.card.name}")(session, letter)
+    progress: Any = create_progress_artifact(progress=0.0, key=f"compare-{letter}", description=arm.card.name)
+    for done, batch in enumerate(pending, start=1):
+        name = f"{arm.card.name} {done}/{len(pending)}"
+        infer.with_options(**options, task_run_name=name)(session, letter, batch)
+        update_progress_artifact(artifact_id=progress, progress=100 * done / len(pending))
+
+
+def _complete(home: Path) -> frozenset[str]:
+    """Runs whose last step, the report, is done."""
+    return frozenset(path.stem for path in (home / "reports").glob("*.html"))
+
+
+@contextmanager
+def _only_one(settings: Settings, key: str) -> Iterator[None]:
+    """Hold the lock of a question, so that two processes never work on the same run."""
+    folder = settings.home / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{key[:12]}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        msg = "The same comparison is already running on this home."
+        raise ConfigError(msg, code="already-running", hint="Wait for it, or stop it first.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _audio_of(session: Session) -> Any:
+    """The bytes of a clip's file, for the report's player."""
+
+    def read(clip_id: str) -> bytes | None:
+        path = session.clip(clip_id).entry.path
+        return path.read_bytes() if path.is_file() else None
+
+    return read

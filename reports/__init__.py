@@ -1,0 +1,1 @@
+"""Reports: SQL views, frames, templates, rendering."""

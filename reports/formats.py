@@ -1,0 +1,129 @@
+"""Numbers, units and times as a reader of a report sees them.
+
+Knows nothing about frames or pages. A missing value is an en dash, a negative
+number has a true minus sign, and a figure carries no more digits than it earns.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+MISSING: Final = "–"
+_MINUS: Final = "−"
+_THIN: Final = "\N{NARROW NO-BREAK SPACE}"
+_DAY_SECONDS: Final = 86_400
+_MINUTE_SECONDS: Final = 60
+
+
+def number(value: float | None, digits: int = 0, *, signed: bool = False) -> str:
+    """A number with fixed decimals, thin spaces between thousands and a true minus.
+
+    Example:
+        >>> number(-1234.5, 1)
+        '−1\u202f234.5'
+        >>> number(0.25, 2, signed=True)
+        '+0.25'
+    """
+    if value is None or not math.isfinite(value):
+        return MISSING
+    text = f"{abs(value):,.{digits}f}".replace(",", _THIN)
+    if float(text.replace(_THIN, "")) == 0:
+        return text
+    return (_MINUS if value < 0 else "+" if signed else "") + text
+
+
+def percent(fraction: float | None, digits: int = 2, *, signed: bool = False) -> str:
+    """A fraction in per cent, without the sign (the unit stands in the header).
+
+    Example:
+        >>> percent(0.0412)
+        '4.12'
+    """
+    return number(None if fraction is None else 100 * fraction, digits, signed=signed)
+
+
+def interval(low: float | None, high: float | None, digits: int) -> str:
+    """A confidence interval in words, because a dash beside a minus cannot be read.
+
+    Example:
+        >>> interval(-0.5, 1.25, 2)
+        '−0.50 to +1.25'
+    """
+    if low is None or high is None:
+        return MISSING
+    return f"{number(low, digits, signed=True)} to {number(high, digits, signed=True)}"
+
+
+def moment(value: datetime | None) -> str:
+    """A point in time, to the minute; times are stored in UTC.
+
+    Example:
+        >>> moment(datetime(2026, 11, 2, 9, 5))
+        '2 Nov 2026, 09:05 UTC'
+    """
+    return MISSING if value is None else f"{value.day} {value:%b %Y, %H:%M} UTC"
+
+
+def duration(start: datetime | None, end: datetime | None) -> str:
+    """The time between two moments, in the unit a person would use.
+
+    Example:
+        >>> duration(datetime(2026, 1, 1, 10, 0), datetime(2026, 1, 1, 10, 2, 5))
+        '2 min 5 s'
+    """
+    if start is None or end is None:
+        return MISSING
+    seconds = (end - start).total_seconds()
+    if seconds < _MINUTE_SECONDS:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), _MINUTE_SECONDS)
+    return f"{minutes} min {rest} s" if seconds < _DAY_SECONDS else f"{seconds / _DAY_SECONDS:.1f} days"
+
+
+def count(n: int, one: str, many: str = "") -> str:
+    """A number with its noun.
+
+    Example:
+        >>> count(1, "clip"), count(3, "try", "tries")
+        ('1 clip', '3 tries')
+    """
+    return f"{number(n)} {one if n == 1 else many or one + 's'}"
+
+
+def read_json(text: str | None) -> dict[str, Any]:
+    """A stored JSON object; text that is none is kept under the empty key, so nothing is hidden.
+
+    Example:
+        >>> read_json('{"noise": 10}'), read_json("oops"), read_json(None)
+        ({'noise': 10}, {'': 'oops'}, {})
+    """
+    if not text:
+        return {}
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return {"": text}
+    return value if isinstance(value, dict) else {"": text}
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as dotted names with text values, sorted.
+
+    Example:
+        >>> flat({"b": {"y": None, "x": 1.5}, "a": ["p", "q"]})
+        {'a': 'p, q', 'b.x': '1.5', 'b.y': '–'}
+    """
+    found: dict[str, str] = {}
+    for name in sorted(values):
+        value, path = values[name], f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{path}.")
+        elif isinstance(value, list):
+            found[path] = ", ".join(str(item) for item in value) or MISSING
+        else:
+            found[path] = MISSING if value is None or value == "" else str(value)
+    return found

@@ -1,0 +1,250 @@
+"""The rows of one run as the frames a report needs: pairs, slices, confusions, latencies, trend.
+
+Knows nothing about HTML or where the rows are stored. WER is a fraction, times
+are milliseconds where a name says so. Every frame is sorted explicitly: Polars
+does not promise the order of joins and groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import polars as pl
+
+from grym.schema import TABLES
+from reports.formats import read_json
+
+ARMS: Final = ("a", "b")
+EDITS: Final = ("substitutions", "deletions", "insertions")
+_TYPES: Final[Mapping[str, Any]] = {
+    "text": pl.String(),
+    "int": pl.Int64(),
+    "float": pl.Float64(),
+    "bool": pl.Boolean(),
+    "time": pl.Datetime("us", "UTC"),
+}
+
+
+def conform(frame: pl.DataFrame | None, table: str) -> pl.DataFrame:
+    """The frame with every column of the table: rows of an older version get empty values.
+
+    Args:
+        frame: stored rows; ``None`` means there are none. Other columns are kept.
+        table: a name in :data:`grym.schema.TABLES`.
+    """
+    columns = {column.name: _TYPES[column.type] for column in TABLES[table].columns}
+    if frame is None:
+        return pl.DataFrame(schema=columns)
+    missing = [pl.lit(None, dtype=kind).alias(name) for name, kind in columns.items() if name not in frame.columns]
+    typed = [
+        pl.col(name).cast(kind, strict=False)
+        for name, kind in columns.items()
+        if name in frame.columns and (columns[name] != _TYPES["time"] or frame[name].dtype == pl.Null)
+    ]
+    return frame.with_columns(*typed, *missing)
+
+
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """All stored rows of one run.
+
+    Attributes:
+        run_id: the run.
+        tables: frames by the names in :data:`grym.schema.TABLES`, each holding this run's rows only.
+    """
+
+    run_id: str
+    tables: Mapping[str, pl.DataFrame]
+
+    def table(self, name: str) -> pl.DataFrame:
+        """The table with all its columns; empty if the run has none."""
+        return conform(self.tables.get(name), name)
+
+    def comparison(self, metric: str) -> dict[str, Any]:
+        """The comparison of one metric as a dict; every value is ``None`` if there is none."""
+        rows = self.table("comparisons").filter(pl.col("metric") == metric).to_dicts()
+        return rows[0] if rows else dict.fromkeys(column.name for column in TABLES["comparisons"].columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Who was compared, on what, and when; ``labels`` tells the arms apart even in an A/A run."""
+
+    flow: str
+    dataset: str
+    fingerprint: str
+    names: tuple[str, str]
+    labels: tuple[str, str]
+    started: datetime | None
+    finished: datetime | None
+    normalizer: str
+    options: Mapping[str, Any]
+    versions: Mapping[str, Any]
+    hardware: Mapping[str, Any]
+    flow_run_id: str
+
+
+def labels(a: str, b: str) -> tuple[str, str]:
+    """Names that tell the arms apart.
+
+    Example:
+        >>> labels("mini", "mini-int8"), labels("mini", "mini")
+        (('mini', 'mini-int8'), ('mini (A)', 'mini (B)'))
+    """
+    return (a, b) if a != b else (f"{a} (A)", f"{b} (B)")
+
+
+def facts(data: RunData) -> Facts:
+    """The run's own description, from its states and comparisons."""
+    states = {row["state"]: row for row in data.table("runs").sort("at").to_dicts()}
+    row = states.get("started") or states.get("finished") or {}
+    pair = data.comparison("wer")
+    a, b = (row.get(f"arm_{arm}") or pair[f"arm_{arm}"] or arm.upper() for arm in ARMS)
+    used = data.table("outcomes")["normalizer"].drop_nulls().unique().sort().to_list()
+    return Facts(
+        flow=row.get("flow") or "compare",
+        dataset=row.get("dataset") or "",
+        fingerprint=row.get("dataset_fingerprint") or "",
+        names=(a, b),
+        labels=labels(a, b),
+        started=states.get("started", {}).get("at"),
+        finished=states.get("finished", {}).get("at"),
+        normalizer=", ".join(name for name in used if name),
+        options=read_json(row.get("options")),
+        versions=read_json(row.get("versions")),
+        hardware=read_json(row.get("hardware")),
+        flow_run_id=row.get("flow_run_id") or "",
+    )
+
+
+def paired(data: RunData) -> pl.DataFrame:
+    """One row per clip both arms answered: ``words``, and per arm ``errors_*`` and each kind of edit."""
+    answered = data.table("outcomes").filter(pl.col("status") == "ok")
+    frame = data.table("clips").select("clip_id", "key", "speaker", "slices", "seconds")
+    for arm in ARMS:
+        mine = answered.filter(pl.col("arm") == arm).select(
+            "clip_id",
+            pl.col("reference_words").fill_null(0).alias(f"words_{arm}"),
+            pl.sum_horizontal(pl.col(*EDITS).fill_null(0)).alias(f"errors_{arm}"),
+            *(pl.col(edit).fill_null(0).alias(f"{edit}_{arm}") for edit in EDITS),
+        )
+        frame = frame.join(mine, on="clip_id", how="inner")
+    return frame.rename({"words_a": "words"}).drop("words_b").sort("key", "clip_id")
+
+
+def edit_totals(data: RunData) -> dict[str, tuple[int, int]]:
+    """Substitutions, deletions and insertions of both arms over the pairs."""
+    pairs = paired(data)
+    return {edit: (int(pairs[f"{edit}_a"].sum()), int(pairs[f"{edit}_b"].sum())) for edit in EDITS}
+
+
+def slices(data: RunData) -> pl.DataFrame:
+    """One row per value of each slice: clips, words, ``wer_a``, ``wer_b``, ``difference`` (fractions).
+
+    Slices are the manifest's own columns and, when known, the speaker. Values
+    that are numbers are in numeric order.
+    """
+    pairs = paired(data)
+    rows = [
+        {"clip_id": row["clip_id"], "slice": name, "value": str(value)}
+        for row in pairs.iter_rows(named=True)
+        for name, value in ({"speaker": row["speaker"]} | read_json(row["slices"])).items()
+        if value not in (None, "")
+    ]
+    schema = {"clip_id": pl.String, "slice": pl.String, "value": pl.String}
+    grouped = (
+        pl.DataFrame(rows, schema=schema)
+        .join(pairs, on="clip_id")
+        .group_by("slice", "value")
+        .agg(pl.len().alias("clips"), pl.col("words", "errors_a", "errors_b").sum())
+        .filter(pl.col("words") > 0)
+    )
+    rates = grouped.with_columns(
+        wer_a=pl.col("errors_a") / pl.col("words"), wer_b=pl.col("errors_b") / pl.col("words")
+    ).with_columns(difference=pl.col("wer_b") - pl.col("wer_a"))
+    order = pl.col("value").cast(pl.Float64, strict=False)
+    return rates.sort("slice", order, "value", nulls_last=True)
+
+
+def confusions(data: RunData, limit: int = 15) -> pl.DataFrame:
+    """The most frequent word errors over the pairs: ``operation, reference, hypothesis, a, b``."""
+    pairs = paired(data).select("clip_id")
+    words = data.table("words").filter(pl.col("operation") != "ok").join(pairs, on="clip_id", how="semi")
+    return (
+        words.group_by("operation", "reference", "hypothesis")
+        .agg((pl.col("arm") == arm).sum().alias(arm) for arm in ARMS)
+        .sort(
+            pl.max_horizontal("a", "b"), pl.col("a") + pl.col("b"), "reference", "hypothesis", "operation",
+            descending=[True, True, False, False, False],
+        )
+        .head(limit)
+    )  # fmt: skip
+
+
+def latencies(data: RunData) -> pl.DataFrame:
+    """Calls of the latency pass that answered: ``arm, seconds`` of audio and ``ms`` as the caller saw them."""
+    return (
+        data.table("operations")
+        .filter((pl.col("pass") == "latency") & (pl.col("status") == "ok") & pl.col("wall_seconds").is_not_null())
+        .select("arm", "call", pl.col("audio_seconds").alias("seconds"), (1000 * pl.col("wall_seconds")).alias("ms"))
+        .sort("arm", "ms", "call")
+    )
+
+
+def failures(data: RunData) -> pl.DataFrame:
+    """Answers that are missing or were held back, by arm and reason, with one message as an example."""
+    return (
+        data.table("outcomes")
+        .filter(pl.col("status") != "ok")
+        .sort("arm", "clip_id")
+        .group_by("arm", "status", "error_category", "error_code", maintain_order=True)
+        .agg(pl.len().alias("clips"), pl.col("error_message").first())
+        .sort("arm", "clips", "error_code", descending=[False, True, False])
+    )
+
+
+def broken_rules(data: RunData) -> pl.DataFrame:
+    """Rules that failed or could not be evaluated, one row per suite and rule."""
+    return (
+        data.table("quality")
+        .filter(pl.col("status") != "pass")
+        .sort("suite", "rule", "subject")
+        .group_by("suite", "rule", "severity", "status", maintain_order=True)
+        .agg(
+            pl.len().alias("batches"),
+            pl.col("subject").first(),
+            pl.col("evaluated", "unexpected").sum(),
+            pl.col("observed", "reason").first(),
+        )
+        .sort("suite", "rule", "severity", "status")
+    )
+
+
+def quarantine_counts(data: RunData) -> pl.DataFrame:
+    """How many rows were quarantined, by stage and code."""
+    return (
+        data.table("quarantine")
+        .group_by("stage", "code", "severity")
+        .agg(pl.len().alias("rows"))
+        .sort("rows", "stage", "code", "severity", descending=[True, False, False, False])
+    )
+
+
+def trend(history: pl.DataFrame, data: RunData) -> pl.DataFrame:
+    """WER of the same pair over all runs, oldest first.
+
+    Args:
+        history: comparisons of all runs joined with ``at``, when each run started, and, where known, ``dataset``.
+        data: the run whose pair and dataset are followed.
+    """
+    mine = facts(data)
+    frame = conform(history, "comparisons")
+    if "at" not in frame.columns:
+        return frame.with_columns(at=pl.lit(None, dtype=_TYPES["time"])).clear()
+    same = (pl.col("metric") == "wer") & (pl.col("arm_a") == mine.names[0]) & (pl.col("arm_b") == mine.names[1])
+    if "dataset" in frame.columns:
+        same &= pl.col("dataset") == mine.dataset
+    return frame.filter(same & pl.col("at").is_not_null()).unique("run_id", keep="last").sort("at", "run_id")

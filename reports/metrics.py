@@ -1,0 +1,131 @@
+"""The rows of a comparison as text: what the page, the index and the Prefect artifacts all print.
+
+Knows nothing about HTML or Markdown. Stored units (a fraction, seconds) become
+the units people read: per cent and milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from reports.formats import MISSING, interval, number
+from reports.frames import EDITS, RunData, edit_totals, labels
+
+_FACTORS: Final[Mapping[str, Mapping[str, float]]] = {
+    "%": {"fraction": 100.0, "ratio": 100.0, "": 100.0},
+    "ms": {"s": 1000.0, "seconds": 1000.0},
+    "MB": {"bytes": 1e-6, "GB": 1e3},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """How a metric is shown: its name, the unit of a value, of a difference, and the digits."""
+
+    name: str
+    unit: str
+    difference_unit: str
+    digits: int
+
+    @property
+    def title(self) -> str:
+        """Name and unit, as a row header shows them."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+
+METRICS: Final[Mapping[str, Metric]] = {
+    "wer": Metric("Word error rate", "%", "points", 2),
+    "cer": Metric("Character error rate", "%", "points", 2),
+    "latency_p50": Metric("Latency, median", "ms", "ms", 1),
+    "latency_p95": Metric("Latency, 95th percentile", "ms", "ms", 1),
+    "rtfx": Metric("Throughput, RTFx", "×", "×", 1),
+    "peak_rss_mb": Metric("Peak memory", "MB", "MB", 0),
+    "failures": Metric("Clips without an answer", "", "", 0),
+}
+_VERDICTS: Final[Mapping[str, tuple[str, str]]] = {
+    "a better": ("a", "{a} is better"),
+    "b better": ("b", "{b} is better"),
+    "equivalent": ("same", "Equivalent"),
+    "cannot tell": ("open", "Cannot tell"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A verdict as a chip: ``kind`` is ``a``, ``b``, ``same``, ``open`` or ``none``."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One metric of both arms, ready to print; ``minor`` rows break the row above down."""
+
+    key: str
+    title: str
+    a: str
+    b: str
+    difference: str
+    interval: str
+    change: str
+    verdict: Verdict
+    minor: bool = False
+
+
+def verdict(row: Mapping[str, Any]) -> Verdict:
+    """The verdict of a comparison row as a chip."""
+    kind, text = _VERDICTS.get(str(row["verdict"] or ""), ("none", str(row["verdict"] or "") or "No verdict"))
+    a, b = labels(str(row["arm_a"]), str(row["arm_b"]))
+    return Verdict(kind, text.replace("{a}", a).replace("{b}", b))
+
+
+def scaled(row: Mapping[str, Any], field: str) -> float | None:
+    """A field of a comparison row in the unit that is shown (per cent, ms, MB)."""
+    value = row[field]
+    shown = METRICS[row["metric"]].unit if row["metric"] in METRICS else ""
+    factor = _FACTORS.get(shown, {}).get(row["unit"] or "", 1.0)
+    return None if value is None else float(value) * factor
+
+
+def _metric_row(row: Mapping[str, Any]) -> Row:
+    metric = METRICS.get(row["metric"]) or Metric(row["metric"], row["unit"] or "", row["unit"] or "", 2)
+    digits = metric.digits
+    return Row(
+        key=row["metric"],
+        title=metric.title,
+        a=number(scaled(row, "a"), digits),
+        b=number(scaled(row, "b"), digits),
+        difference=number(scaled(row, "difference"), digits, signed=True),
+        interval=interval(scaled(row, "ci_low"), scaled(row, "ci_high"), digits),
+        change=number(row["percent_change"], 1, signed=True),
+        verdict=verdict(row) if row["verdict"] else Verdict("none", ""),
+    )
+
+
+def _edit_row(name: str, a: int, b: int) -> Row:
+    return Row(
+        key=name,
+        title=f"{name.capitalize()} (words)",
+        a=number(a),
+        b=number(b),
+        difference=number(b - a, signed=True),
+        interval=MISSING,
+        change=number(100 * (b - a) / a, 1, signed=True) if a else MISSING,
+        verdict=Verdict("none", ""),
+        minor=True,
+    )
+
+
+def metric_rows(data: RunData) -> list[Row]:
+    """Both arms, metric by metric; the kinds of word error stand below the word error rate."""
+    stored = {row["metric"]: row for row in data.table("comparisons").sort("metric").to_dicts()}
+    totals = edit_totals(data)
+    rows: list[Row] = []
+    for name in [*(key for key in METRICS if key in stored), *(key for key in stored if key not in METRICS)]:
+        rows.append(_metric_row(stored[name]))
+        if name == "wer":
+            rows += [_edit_row(edit, *totals[edit]) for edit in EDITS]
+    return rows

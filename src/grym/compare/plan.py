@@ -1,0 +1,184 @@
+"""What a comparison will do: usable clips, planned batches, identity of the run.
+
+Knows nothing about Prefect or processes. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from grym.audio import Measured, decode
+from grym.batching import Batch, plan_batches
+from grym.config import AudioLimits, CompareSettings
+from grym.corpus.manifest import Dataset, Entry
+from grym.errors import ErrorRecord, GrymError, ManifestError
+from grym.store import RunRef, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """One clip that a run can use: its manifest entry, content id and measurements."""
+
+    entry: Entry
+    clip_id: str
+    measured: Measured
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds."""
+        return self.measured.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """One clip or manifest row that a run cannot use."""
+
+    key: str
+    stage: str
+    error: ErrorRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything decided before the first model answers."""
+
+    key: str
+    run: RunRef
+    ordinal: int
+    resumed: bool
+    clips: tuple[Usable, ...]
+    batches: tuple[Batch, ...]
+    latency_sample: tuple[str, ...]
+
+
+def check_entries(entries: Sequence[Entry], limits: AudioLimits) -> tuple[list[Usable], list[Refused]]:
+    """Decode and measure every clip; a clip that cannot be used is refused with its reason."""
+    usable: list[Usable] = []
+    refused: list[Refused] = []
+    for entry in entries:
+        try:
+            clip, measured = decode(entry.path, limits, offset=entry.offset, duration=entry.duration)
+        except GrymError as error:
+            refused.append(Refused(entry.key, "audio", error.record()))
+        else:
+            usable.append(Usable(entry, clip.id, measured))
+    return usable, refused
+
+
+def distinct(clips: Sequence[Usable]) -> tuple[list[Usable], list[Refused]]:
+    """Keep the first clip of every content id; the same audio under a second name is refused."""
+    first: dict[str, Usable] = {}
+    refused: list[Refused] = []
+    for clip in clips:
+        known = first.setdefault(clip.clip_id, clip)
+        if known is not clip:
+            error = ManifestError(
+                f"{clip.entry.key} holds the same audio as {known.entry.key}.",
+                code="duplicate-audio",
+                hint="Keep one of the two rows.",
+            )
+            refused.append(Refused(clip.entry.key, "audio", error.record()))
+    return list(first.values()), refused
+
+
+def refusals(dataset: Dataset) -> list[Refused]:
+    """What the loader could not use."""
+    return [Refused(rejected.key, "manifest", rejected.error) for rejected in dataset.rejected]
+
+
+def fingerprint(clips: Sequence[Usable]) -> str:
+    """Hash of what is asked: content, reference, speaker and slices of every clip, in any order."""
+    rows = sorted(
+        json.dumps([c.clip_id, c.entry.key, c.entry.text, c.entry.speaker, dict(sorted(c.entry.slices.items()))])
+        for c in clips
+    )
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+
+
+def run_key(clips: Sequence[Usable], revisions: Mapping[str, str], settings: CompareSettings) -> str:
+    """Identity of the question: the same clips, model revisions and options have the same key."""
+    facts = {"clips": fingerprint(clips), "revisions": dict(revisions), "options": dataclass_free(settings)}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def dataclass_free(settings: CompareSettings) -> dict[str, object]:
+    """The options that change results, as plain values."""
+    return settings.model_dump(mode="json")
+
+
+def choose_run(store: Store, key: str, *, new: bool, complete: frozenset[str]) -> tuple[RunRef, int, bool]:
+    """Resume the newest unfinished run of a key, or start the next ordinal.
+
+    Args:
+        store: where runs are landed.
+        key: identity of the question.
+        new: start another run even if an unfinished one exists.
+        complete: ids of runs whose last step is done.
+
+    Returns:
+        The run, its ordinal, and whether it is resumed.
+    """
+    known = store.find_runs(key)
+    if known and not new:
+        run, finished = known[-1]
+        if not (finished and run.id in complete):
+            return run, int(run.id.rsplit("-", 1)[1]), True
+    ordinal = 1 + max((int(run.id.rsplit("-", 1)[1]) for run, _ in known), default=0)
+    return RunRef(f"{key[:12]}-{ordinal}", datetime.now(UTC).date().isoformat()), ordinal, False
+
+
+def make_plan(
+    clips: Sequence[Usable],
+    revisions: Mapping[str, str],
+    settings: CompareSettings,
+    store: Store,
+    *,
+    new: bool,
+    complete: frozenset[str],
+) -> Plan:
+    """Plan a run over usable clips; see :func:`choose_run` for which run it is."""
+    key = run_key(clips, revisions, settings)
+    run, ordinal, resumed = choose_run(store, key, new=new, complete=complete)
+    batches = plan_batches(clips, max_seconds=settings.batch_seconds, max_clips=settings.batch_clips)
+    rng = np.random.default_rng(settings.seed)
+    ids = sorted(clip.clip_id for clip in clips)
+    count = min(settings.latency_clips, len(ids))
+    sample = tuple(ids[i] for i in sorted(rng.choice(len(ids), count, replace=False))) if count else ()
+    return Plan(key, run, ordinal, resumed, tuple(clips), batches, sample)
+
+
+def clip_row(clip: Usable, dataset: str) -> dict[str, object]:
+    """The clip as a row of table ``clips``."""
+    measured = dataclasses.asdict(clip.measured)
+    entry = clip.entry
+    return {
+        "clip_id": clip.clip_id,
+        "key": entry.key,
+        "dataset": dataset,
+        "path": entry.relative,
+        "reference": entry.text,
+        "speaker": entry.speaker,
+        "slices": json.dumps(dict(sorted(entry.slices.items())), ensure_ascii=False),
+        **measured,
+    }
+
+
+def refused_row(refused: Refused) -> dict[str, object]:
+    """The refusal as a row of table ``quarantine``."""
+    error = refused.error
+    return {
+        "key": refused.key,
+        "stage": refused.stage,
+        "category": str(error.category),
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+        "severity": str(error.severity),
+    }

@@ -1,0 +1,475 @@
+"""One comparison while it runs: two workers, a store, and what each step reads and lands.
+
+Knows nothing about Prefect: the tasks call these methods in order and add
+retries, tags and limits. Every method can be repeated: parts are named after the
+planned batch, so a repeat overwrites itself. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from grym.audio import decode
+from grym.batching import Batch
+from grym.compare.normalize import get_normalizer
+from grym.compare.plan import Plan, Refused, Usable, clip_row, refused_row
+from grym.compare.score import score
+from grym.compare.verdict import compare_run, outcome_scores, word_rows
+from grym.config import Settings
+from grym.errors import GrymError, QualityError, WorkerError
+from grym.memory.features import FeatureStore, space_name
+from grym.models.interface import Answer, AudioClip, Card, Options
+from grym.quality import Judgement, features_frame, response_frame, transcription_frame
+from grym.store import Store
+from grym.worker.client import Usage, Worker
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Judge = Callable[[str, "pd.DataFrame", str], Judgement]
+ARMS: Final = ("a", "b")
+# A model that fails this many single clips in a row is not asked about the rest of the batch.
+GIVE_UP_AFTER: Final = 3
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One side of the comparison: its letter, worker and card."""
+
+    letter: str
+    worker: Worker
+    card: Card
+
+    @property
+    def device_tag(self) -> str:
+        """``gpu`` or ``cpu``: the tag that limits how many of its tasks run at once."""
+        return "gpu" if "cuda" in self.card.rung else "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """What came back for one batch, and at what cost."""
+
+    clips: Sequence[AudioClip]
+    answers: Sequence[Answer]
+    usage: Usage | None
+
+
+@dataclass(slots=True)
+class Session:
+    """Everything the steps of one run share.
+
+    Attributes:
+        settings: grym.toml.
+        plan: clips, batches and identity of the run.
+        arms: the two sides, by letter.
+        store: landing zone and warehouse.
+        memory: feature store.
+        judge: evaluates an expectation suite on a frame: (suite, frame, subject) -> judgement.
+        dataset: name of the dataset.
+    """
+
+    settings: Settings
+    plan: Plan
+    arms: Mapping[str, Arm]
+    store: Store
+    memory: FeatureStore
+    judge: Judge
+    dataset: str
+    judgements: list[Judgement] = field(default_factory=list)
+    _by_id: dict[str, Usable] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._by_id = {clip.clip_id: clip for clip in self.plan.clips}
+
+    def clip(self, clip_id: str) -> Usable:
+        """The planned clip of that content id."""
+        return self._by_id[clip_id]
+
+    def open(self, refused: Sequence[Refused], facts: Mapping[str, str]) -> None:
+        """Land what is known before the first model answers: run, clips, models, quarantine."""
+        run = self.plan.run
+        if "started" not in self.store.landed("runs", run):
+            self.store.land("runs", [self._run_row("started", facts)], run=run, part="started")
+        self.store.land("clips", [clip_row(c, self.dataset) for c in self.plan.clips], run=run, part="all")
+        self.store.land("quarantine", [refused_row(r) for r in refused], run=run, part="input")
+        self.store.land("models", [self._model_row(arm) for arm in self.arms.values()], run=run, part="all")
+
+    def close(self, facts: Mapping[str, str]) -> None:
+        """Land that the run reached its end."""
+        self.store.land("runs", [self._run_row("finished", facts)], run=self.plan.run, part="finished")
+
+    def pending(self, letter: str) -> list[Batch]:
+        """Batches of an arm that are not landed yet."""
+        done = self.store.landed("outcomes", self.plan.run)
+        return [batch for batch in self.plan.batches if f"{letter}-{batch.id}" not in done]
+
+    def warm_up(self, letter: str) -> None:
+        """One call apart from every figure, so that lazy allocations are not counted."""
+        clip = self._decode(self.plan.clips[0].clip_id)
+        arm = self.arms[letter]
+        try:
+            _, usage = arm.worker.process([clip], Options(segments=False))
+        except GrymError as error:
+            self._attempt(letter, "warmup", 1, error, "give up")
+            return
+        row = self._operation(letter, "warmup", "warmup", [clip], usage, ok=True)
+        self.store.land("operations", [row], run=self.plan.run, part=f"{letter}-warmup")
+
+    def infer(self, letter: str, batch: Batch, *, attempt: int, last: bool) -> int:
+        """Answer one batch and land everything about it; the outcomes come last and mark it as done.
+
+        Args:
+            letter: the arm.
+            batch: the planned batch.
+            attempt: number of this try, from 1.
+            last: whether a retryable error may still be raised for another try (no: clips one by one).
+
+        Returns:
+            Number of clips without an answer.
+
+        Raises:
+            GrymError: a retryable error before the last try.
+            QualityError: a gate failed as a whole, or could not be evaluated.
+        """
+        answered = self._answer(letter, batch, attempt, last=last)
+        held = self._gate(letter, batch, answered)
+        self._remember(letter, answered, held)
+        run, part = self.plan.run, f"{letter}-{batch.id}"
+        outcomes, words, refused = self._outcomes(letter, batch, answered.answers, held)
+        self.store.land("quarantine", refused, run=run, part=part)
+        self.store.land("words", words, run=run, part=part)
+        if answered.usage is not None:
+            row = self._operation(letter, "throughput", batch.id, answered.clips, answered.usage, ok=True)
+            self.store.land("operations", [row], run=run, part=f"{part}-throughput")
+        self.store.land("outcomes", outcomes, run=run, part=part)
+        return sum(row["status"] != "ok" for row in outcomes)
+
+    def measure_latency(self) -> None:
+        """The latency pass: batch 1, arms interleaved A-B-B-A, on the seeded sample."""
+        rows = []
+        for clip_id in self.plan.latency_sample:
+            clip = self._decode(clip_id)
+            for repeat, letter in enumerate("abba"):
+                arm = self.arms[letter]
+                call = f"{clip_id[:16]}-{repeat}"
+                try:
+                    _, usage = arm.worker.process([clip], Options())
+                except GrymError as error:
+                    self._attempt(letter, call, 1, error, "give up")
+                    continue
+                rows.append(self._operation(letter, "latency", call, [clip], usage, ok=True))
+        self.store.land("operations", rows, run=self.plan.run, part="latency")
+        if rows:
+            self._record(self.judge("response_time", response_frame(rows), "latency"), "latency")
+
+    def compare(self) -> dict[str, object]:
+        """Score and test the landed outcomes; lands and returns the row that carries the verdict."""
+        run = self.plan.run
+        rows = compare_run(
+            self.store.read("outcomes", run),
+            self.store.read("clips", run),
+            self.store.read("operations", run),
+            name_a=self.arms["a"].card.name,
+            name_b=self.arms["b"].card.name,
+            run_id=run.id,
+            confidence=self.settings.compare.confidence,
+            margin_wer=self.settings.compare.margin_wer,
+            seed=self.settings.compare.seed,
+        )
+        self.store.land("comparisons", rows, run=run, part="all")
+        return next(row for row in rows if row["metric"] == "wer")
+
+    def _decode(self, clip_id: str) -> AudioClip:
+        entry = self.clip(clip_id).entry
+        clip, _ = decode(entry.path, self.settings.audio, offset=entry.offset, duration=entry.duration)
+        return clip
+
+    def _load(self, letter: str, batch: Batch) -> tuple[list[AudioClip], list[Answer]]:
+        """Clips of a batch; a file that changed or vanished since it was checked yields a failed answer."""
+        clips: list[AudioClip] = []
+        failed: list[Answer] = []
+        for clip_id in batch.clip_ids:
+            try:
+                clips.append(self._decode(clip_id))
+            except GrymError as error:
+                failed.append(self._no_answer(letter, clip_id, error))
+        return clips, failed
+
+    def _answer(self, letter: str, batch: Batch, attempt: int, *, last: bool) -> _Answered:
+        clips, failed = self._load(letter, batch)
+        worker = self.arms[letter].worker
+        options = Options(features=True)
+        if not clips:
+            return _Answered([], failed, None)
+        try:
+            answers, usage = worker.process(clips, options)
+        except GrymError as error:
+            again = error.retryable and not last
+            self._attempt(letter, batch.id, attempt, error, "retry" if again else "split")
+            if again:
+                raise
+            return _Answered(clips, [*self._one_by_one(letter, clips, attempt + 1), *failed], None)
+        return _Answered(clips, [*answers, *failed], usage)
+
+    def _one_by_one(self, letter: str, clips: Sequence[AudioClip], attempt: int) -> list[Answer]:
+        """Isolate the clip that breaks a batch, so that it does not take the others along."""
+        answers: list[Answer] = []
+        in_a_row = 0
+        for clip in clips:
+            if in_a_row >= GIVE_UP_AFTER:
+                error = WorkerError(
+                    f"The model failed {GIVE_UP_AFTER} clips in a row and was not asked again in this batch.",
+                    code="gave-up",
+                )
+                answers.append(self._no_answer(letter, clip.id, error))
+                continue
+            try:
+                answer, _ = self.arms[letter].worker.process([clip], Options(features=True))
+                answers += answer
+                in_a_row = 0
+            except GrymError as error:
+                in_a_row += 1
+                self._attempt(letter, clip.id[:16], attempt, error, "give up")
+                answers.append(self._no_answer(letter, clip.id, error))
+        return answers
+
+    def _no_answer(self, letter: str, clip_id: str, error: GrymError) -> Answer:
+        card = self.arms[letter].card
+        return Answer(clip_id, None, rung=card.rung, model=card.name, revision=card.revision, error=error.record())
+
+    def _gate(self, letter: str, batch: Batch, answered: _Answered) -> dict[str, tuple[str, str]]:
+        """Judge answers and features; returns held clips with rule and reason.
+
+        Raises:
+            QualityError: a critical rule failed for the batch as a whole, or could not be evaluated.
+        """
+        good = [answer for answer in answered.answers if answer.error is None]
+        if not good:
+            return {}
+        subject = f"{letter}-{batch.id}"
+        seconds = [self.clip(answer.clip_id).seconds for answer in good]
+        judgements = [self.judge("transcription", transcription_frame(good, seconds), subject)]
+        vectors = [answer.features for answer in good]
+        if self.arms[letter].card.feature_dim and all(vector is not None for vector in vectors):
+            frame = features_frame(
+                [answer.clip_id for answer in good],
+                np.stack([vector for vector in vectors if vector is not None]),
+                self.arms[letter].card.feature_dim,
+            )
+            judgements.append(self.judge("features", frame, subject))
+        held: dict[str, tuple[str, str]] = {}
+        for judgement in judgements:
+            for position, rule in judgement.held_rows.items():
+                held.setdefault(good[position].clip_id, rule)
+        rows = [row for judgement in judgements for row in judgement.table_rows(self.plan.run.id)]
+        self.store.land("quality", rows, run=self.plan.run, part=subject)
+        self.judgements += judgements
+        for judgement in judgements:
+            _stop_on_failure(judgement)
+        return held
+
+    def _record(self, judgement: Judgement, part: str) -> None:
+        self.store.land("quality", judgement.table_rows(self.plan.run.id), run=self.plan.run, part=part)
+        self.judgements.append(judgement)
+        _stop_on_failure(judgement)
+
+    def _remember(self, letter: str, answered: _Answered, held: Mapping[str, tuple[str, str]]) -> None:
+        card = self.arms[letter].card
+        rows = []
+        for answer in answered.answers:
+            if answer.features is None or answer.error is not None or answer.clip_id in held:
+                continue
+            clip = self.clip(answer.clip_id)
+            rows.append(
+                {
+                    "id": answer.clip_id,
+                    "vector": answer.features,
+                    "key": clip.entry.key,
+                    "dataset": self.dataset,
+                    "path": clip.entry.relative,
+                    "text": answer.text or "",
+                    "speaker": clip.entry.speaker,
+                    "seconds": clip.seconds,
+                    "model": card.name,
+                    "revision": card.revision,
+                    "run_id": self.plan.run.id,
+                }
+            )
+        if rows:
+            self.memory.store(rows, space=space_name(card.name, card.revision, card.feature_dim))
+
+    def _outcomes(
+        self, letter: str, batch: Batch, answers: Sequence[Answer], held: Mapping[str, tuple[str, str]]
+    ) -> tuple[list[dict[str, object]], list[dict[str, object]], list[dict[str, object]]]:
+        """Rows of ``outcomes``, ``words`` and ``quarantine`` for a batch."""
+        normalizer = get_normalizer(self.settings.compare.normalizer)
+        outcomes: list[dict[str, object]] = []
+        words: list[dict[str, object]] = []
+        refused: list[dict[str, object]] = []
+        for answer in answers:
+            clip = self.clip(answer.clip_id)
+            row: dict[str, object] = {
+                "arm": letter,
+                "model": answer.model,
+                "revision": answer.revision,
+                "clip_id": answer.clip_id,
+                "batch_id": batch.id,
+                "status": "ok",
+                "hypothesis": answer.text,
+                "confidence": answer.confidence,
+                "tokens": answer.tokens,
+                "segments": _segments(answer),
+                "rung": answer.rung,
+                "compute_seconds": answer.seconds,
+                "error_category": "",
+                "error_code": "",
+                "error_message": "",
+                "normalizer": normalizer.label,
+            }
+            problem = answer.error
+            if problem is None and answer.clip_id in held:
+                rule, reason = held[answer.clip_id]
+                problem = QualityError(f"The gate held the answer: {reason}", code=rule).record()
+            if problem is not None:
+                row |= {
+                    "status": "failed" if answer.error is not None else "held",
+                    "error_category": str(problem.category),
+                    "error_code": problem.code,
+                    "error_message": problem.message,
+                }
+                stage = f"model:{letter}" if answer.error is not None else f"gate:{letter}"
+                refused.append(refused_row(Refused(clip.entry.key, stage, problem)))
+            else:
+                result = score(clip.entry.text, answer.text or "", normalizer)
+                row |= outcome_scores(result, normalizer)
+                words += word_rows(self.plan.run.id, letter, answer.clip_id, result)
+            outcomes.append(row)
+        return outcomes, words, refused
+
+    def _operation(
+        self, letter: str, kind: str, call: str, clips: Sequence[AudioClip], usage: Usage, *, ok: bool
+    ) -> dict[str, object]:
+        card = self.arms[letter].card
+        return {
+            "arm": letter,
+            "model": card.name,
+            "pass": kind,
+            "call": call,
+            "clip_id": clips[0].id if kind == "latency" else "",
+            "clips": len(clips),
+            "audio_seconds": sum(clip.seconds for clip in clips),
+            "wall_seconds": usage.wall_seconds,
+            "compute_seconds": usage.compute_seconds,
+            "cpu_seconds": usage.cpu_seconds,
+            "peak_rss_mb": usage.peak_rss_mb,
+            "rung": card.rung,
+            "status": "ok" if ok else "failed",
+        }
+
+    def _attempt(self, letter: str, call: str, attempt: int, error: GrymError, action: str) -> None:
+        pid = int(error.metadata.get("pid", 0) or 0)
+        log.warning("%s %s try %d: %s (%s)", self.arms[letter].card.name, call, attempt, error.message, action)
+        row = {
+            "arm": letter,
+            "call": call,
+            "attempt": attempt,
+            "worker_pid": pid,
+            "at": datetime.now(UTC),
+            "category": str(error.category),
+            "code": error.code,
+            "message": error.message,
+            "retryable": error.retryable,
+            "action": action,
+        }
+        part = f"{letter}-{call}-{attempt}-{time.time_ns()}"
+        self.store.land("attempts", [row], run=self.plan.run, part=part)
+
+    def _run_row(self, state: str, facts: Mapping[str, str]) -> dict[str, object]:
+        return {
+            "state": state,
+            "flow": "compare",
+            "run_key": self.plan.key,
+            "ordinal": self.plan.ordinal,
+            "at": datetime.now(UTC),
+            "dataset": self.dataset,
+            "arm_a": self.arms["a"].card.name,
+            "arm_b": self.arms["b"].card.name,
+            "options": self.settings.compare.model_dump_json(),
+            **facts,
+        }
+
+    def _model_row(self, arm: Arm) -> dict[str, object]:
+        card = arm.card
+        return {
+            "arm": arm.letter,
+            "model": card.name,
+            "revision": card.revision,
+            "adapter": card.adapter,
+            "parameters": card.parameters,
+            "feature_dim": card.feature_dim,
+            "rung": card.rung,
+            "licence": card.licence,
+            "card": json.dumps({"tasks": card.tasks, "languages": card.languages, **dict(card.details)}),
+            "load_seconds": arm.worker.load_seconds,
+        }
+
+
+def _segments(answer: Answer) -> str:
+    return json.dumps(
+        [
+            {"start": round(s.start, 3), "end": round(s.end, 3), "text": s.text, "confidence": round(s.confidence, 4)}
+            for s in answer.segments
+        ],
+        ensure_ascii=False,
+    )
+
+
+def _stop_on_failure(judgement: Judgement) -> None:
+    """Raise when a suite failed as a whole; rows that broke a row-level rule were held instead."""
+    broken = list(judgement.stopping)
+    if broken:
+        first = broken[0]
+        msg = f"Gate {judgement.suite} stopped {judgement.subject}: {first.rule} ({first.status}). {first.reason}"
+        raise QualityError(msg, code=first.rule, hint="See table quality for every rule.")
+
+
+def start_arms(settings: Settings, names: Mapping[str, str], scratch: Path) -> dict[str, Arm]:
+    """Start one worker per arm; both share nothing, even if they are the same model.
+
+    Raises:
+        GrymError: a model cannot be loaded; workers that were started are closed again.
+    """
+    arms: dict[str, Arm] = {}
+    try:
+        for letter in ARMS:
+            spec = settings.model(names[letter])
+            worker = Worker(spec, settings.worker, scratch / letter, plugins=settings.plugins.paths)
+            arms[letter] = Arm(letter, worker, worker.start())
+    except BaseException:
+        stop_arms(arms)
+        raise
+    return arms
+
+
+def stop_arms(arms: Mapping[str, Arm]) -> None:
+    """Close every worker, even if one of them makes trouble."""
+    for arm in arms.values():
+        arm.worker.close()
+
+
+def with_names(settings: Settings, **changes: object) -> Settings:
+    """Settings with other defaults of ``[compare]``."""
+    compare = settings.compare.model_copy(update={k: v for k, v in changes.items() if v is not None})
+    return settings.model_copy(update={"compare": type(settings.compare).model_validate(compare.model_dump())})
+

@@ -1,0 +1,209 @@
+"""Which arm is better, or are they equivalent: from the tables of a run to rows of ``comparisons``.
+
+Knows nothing about how clips were answered or where rows are stored. Rates are
+fractions, latencies ms; the verdict of the run is the one on ``wer``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+
+from grym.compare import frames, wording
+from grym.compare.score import outcome_scores, word_rows
+from grym.compare.significance import Difference, quantile_difference, rate_difference
+from grym.compare.summary import ArmSummary, arm_summary
+from grym.compare.wording import MIN_CLUSTERS, Facts, Verdict, sentence
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = [
+    "ArmSummary",
+    "Facts",
+    "Verdict",
+    "arm_summary",
+    "compare_run",
+    "outcome_scores",
+    "sentence",
+    "verdict_of",
+    "word_rows",
+]
+
+Metric = Literal["wer", "cer", "latency_p50", "latency_p95", "rtfx", "peak_rss_mb", "failures"]
+
+_UNITS: Final[dict[Metric, str]] = {
+    "wer": "fraction",
+    "cer": "fraction",
+    "latency_p50": "ms",
+    "latency_p95": "ms",
+    "rtfx": "audio seconds per second",
+    "peak_rss_mb": "MB",
+    "failures": "clips",
+}
+
+
+def verdict_of(d: Difference, margin: float | None, *, lower_is_better: bool = True) -> Verdict:
+    """Decide from a difference.
+
+    1. Fewer than six clusters, or no interval: cannot tell.
+    2. The interval at 1 - 2 * alpha (90 % when the confidence is 95 %) lies within -+margin, which
+       is two one-sided tests at alpha: equivalent, even if the difference is significant.
+    3. The interval at 1 - alpha excludes 0 and p < alpha: the better arm. Both are asked for
+       because they can disagree where the variance is 0 and, by a hair, under the bootstrap.
+    4. Else: cannot tell.
+
+    Args:
+        d: the difference b - a with its intervals.
+        margin: equivalence margin in the same unit; ``None`` if equivalence is not asked.
+        lower_is_better: false for metrics such as RTFx.
+
+    Source:
+        Schuirmann 1987, two one-sided tests.
+    """
+    if d.clusters < MIN_CLUSTERS or d.difference is None or d.ci_low is None or d.ci_high is None:
+        return "cannot tell"
+    if margin is not None and _within(d.inner_low, d.inner_high, margin):
+        return "equivalent"
+    excludes_zero = d.ci_low > 0 or d.ci_high < 0
+    if not excludes_zero or d.p_value is None or d.p_value >= 1 - d.confidence:
+        return "cannot tell"
+    return "b better" if (d.difference < 0) == lower_is_better else "a better"
+
+
+def _within(low: float | None, high: float | None, margin: float) -> bool:
+    return low is not None and high is not None and -margin <= low and high <= margin
+
+
+def compare_run(  # noqa: PLR0913 - three tables and what the run was asked, all by keyword
+    outcomes: pl.DataFrame,
+    clips: pl.DataFrame,
+    operations: pl.DataFrame,
+    *,
+    name_a: str,
+    name_b: str,
+    run_id: str,
+    confidence: float,
+    margin_wer: float,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Rows of table ``comparisons`` of one run: wer, cer, latency_p50, latency_p95, rtfx, peak_rss_mb, failures.
+
+    Error rates are over the clips both arms answered, latencies over the clips both arms answered
+    in the latency pass (the median over repeats of a clip first). A metric that no arm measured has
+    no row. Only ``wer`` has an equivalence margin. If an arm left more than 5 % of the clips
+    unanswered, ``wer`` and ``cer`` are "cannot tell": the clips that are left may be the easy ones.
+
+    Args:
+        outcomes: rows of table ``outcomes`` of this run, both arms.
+        clips: rows of table ``clips`` of this run.
+        operations: rows of table ``operations`` of this run; may be empty.
+        name_a: registered name of the first model.
+        name_b: registered name of the second model.
+        run_id: the run.
+        confidence: level of the intervals, between 0.5 and 1.
+        margin_wer: equivalence margin of the WER, as a fraction.
+        seed: of the bootstrap behind the latencies.
+
+    Raises:
+        QualityError: the answers were scored with different normalisers.
+        ConfigError: the confidence is not between 0.5 and 1.
+    """
+    pairs = frames.answered_by_both(outcomes)
+    clusters = frames.clusters_of(clips, outcomes)
+    expected = frames.expected_clips(clips, outcomes)
+    missing = [expected - frames.answered(outcomes, arm).height for arm in ("a", "b")]
+    facts = Facts(name_a, name_b, expected, missing[0], missing[1], pairs.height, clusters.kind)
+    run = _Run(run_id, confidence, facts, clusters)
+    return [
+        _rate_row(run, "wer", pairs, ("errors", "errors_b", "reference_words"), margin_wer),
+        _rate_row(run, "cer", pairs, ("character_errors", "character_errors_b", "reference_characters"), None),
+        *_latency_rows(run, operations, seed),
+        *_observed_rows(run, outcomes, operations),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    run_id: str
+    confidence: float
+    facts: Facts
+    clusters: frames.Clusters
+
+    def method(self, test: str) -> str:
+        return f"{'speaker-clustered' if self.clusters.kind == 'speaker' else 'clip-level'} {test}"
+
+
+def _rate_row(
+    run: _Run, metric: Metric, pairs: pl.DataFrame, columns: tuple[str, str, str], margin: float | None
+) -> dict[str, Any]:
+    first, second, units = (pairs[name] for name in columns)
+    labels = run.clusters.labels(pairs)
+    d = rate_difference(first, second, units, labels, run.confidence, method=run.method("t"))
+    verdict: Verdict = "cannot tell" if run.facts.too_many_unanswered else verdict_of(d, margin)
+    facts = replace(run.facts, units=int(units.sum()))
+    return _row(run, metric, d, verdict, sentence(metric, verdict, d, margin, facts), pairs.height, margin)
+
+
+def _latency_rows(run: _Run, operations: pl.DataFrame, seed: int) -> list[dict[str, Any]]:
+    first, second = frames.latencies(operations, "a"), frames.latencies(operations, "b")
+    pairs = first.join(second, on="clip_id", suffix="_b").sort("clip_id")
+    if pairs.is_empty():
+        return []
+    # The clips of the latency pass were answered, so each has a cluster unless its rows were lost.
+    labels = run.clusters.labels(pairs)
+    quantiles: tuple[tuple[Metric, float], ...] = (("latency_p50", 0.5), ("latency_p95", 0.95))
+    rows = []
+    for metric, q in quantiles:
+        rng = np.random.default_rng(seed)
+        method = run.method("bootstrap")
+        d = quantile_difference(pairs["ms"], pairs["ms_b"], q, labels, run.confidence, rng, method=method)
+        verdict = verdict_of(d, None)
+        rows.append(_row(run, metric, d, verdict, sentence(metric, verdict, d, None, run.facts), pairs.height, None))
+    return rows
+
+
+def _observed_rows(run: _Run, outcomes: pl.DataFrame, operations: pl.DataFrame) -> list[dict[str, Any]]:
+    values: dict[Metric, list[float | None]] = {
+        "rtfx": [frames.rtfx(operations, arm) for arm in ("a", "b")],
+        "peak_rss_mb": [frames.peak_rss_mb(operations, arm) for arm in ("a", "b")],
+        "failures": [float(frames.failures(outcomes, arm)) for arm in ("a", "b")],
+    }
+    rows = []
+    for metric, (a, b) in values.items():
+        if a is None and b is None:
+            continue
+        difference = b - a if a is not None and b is not None else None
+        d = Difference(a, b, difference, None, None, run.confidence, None, "observed", 0)
+        text = wording.observed(metric, a, b, run.facts)
+        row = _row(run, metric, d, "cannot tell", text, run.facts.pairs, None)
+        rows.append({**row, "confidence": None, "clusters": None})
+    return rows
+
+
+def _row(
+    run: _Run, metric: Metric, d: Difference, verdict: Verdict, text: str, clips: int, margin: float | None
+) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "arm_a": run.facts.name_a,
+        "arm_b": run.facts.name_b,
+        "metric": metric,
+        "unit": _UNITS[metric],
+        "a": d.a,
+        "b": d.b,
+        "difference": d.difference,
+        "percent_change": 100 * d.difference / d.a if d.a and d.difference is not None else None,
+        "ci_low": d.ci_low,
+        "ci_high": d.ci_high,
+        "confidence": d.confidence,
+        "p_value": d.p_value,
+        "method": d.method,
+        "clusters": d.clusters,
+        "clips": clips,
+        "margin": margin,
+        "verdict": verdict,
+        "sentence": text,
+    }

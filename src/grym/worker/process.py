@@ -1,0 +1,202 @@
+"""One child process as its parent sees it: start it, talk to it with a deadline, end it without a trace.
+
+Knows the protocol's framing and nothing of what is said. The child leads its own
+process group, so that ending it ends its helpers too; it is reaped only after
+that, because a reaped leader's number may belong to somebody else. Moments are
+readings of ``time.monotonic()``. POSIX only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from grym.errors import WorkerError
+from grym.worker import __main__ as entry
+from grym.worker.protocol import Message, encode, read_message
+from grym.worker.redact import redact
+
+TICK_SECONDS: Final = 0.2
+NAP_SECONDS: Final = 0.005
+LOG_BYTES: Final = 8 * 2**20
+TAIL_BYTES: Final = 2_000
+INHERITED: Final = ("PATH", "LANG", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+INHERITED_PREFIX: Final = "COVERAGE_"
+
+
+class TimeUp(Exception):  # noqa: N818 - a signal between two private parts, not an error of the platform
+    """The moment passed before the child took or gave everything."""
+
+
+class ChildProcess:
+    """A running worker process; not thread-safe.
+
+    Args:
+        scratch: existing folder; the child's working directory, home and temporary folder.
+        log: file for its standard error.
+        threads: threads it may compute with; 0 means all cores.
+        command: what to run; the default runs this package's worker.
+
+    Raises:
+        WorkerError: ``no-start``: the system refused to start it.
+    """
+
+    def __init__(self, scratch: Path, log: Path, threads: int, command: tuple[str, ...] | None = None) -> None:
+        self._log = log
+        try:
+            with log.open("ab") as sink:
+                self._process = subprocess.Popen(
+                    command or (sys.executable, "-I", entry.__file__),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=sink,
+                    cwd=scratch,
+                    env=environment(scratch, threads),
+                    bufsize=0,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            msg = f"The worker process could not be started: {error.strerror}."
+            raise WorkerError(msg, code="no-start", hint="Check free memory, processes and descriptors.") from error
+        assert self._process.stdin is not None  # noqa: S101 - told apart for the type checker
+        assert self._process.stdout is not None  # noqa: S101
+        self._sink, self._source = self._process.stdin, self._process.stdout
+        os.set_blocking(self._sink.fileno(), False)
+        os.set_blocking(self._source.fileno(), False)
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is also the id of its group."""
+        return self._process.pid
+
+    def send(self, message: Message, until: float) -> None:
+        """Write a message; a child that does not listen any more is found out by :meth:`receive`.
+
+        Raises:
+            TimeUp: ``until`` passed.
+            WorkerError: the message is too large or cannot be written as JSON; nothing was sent.
+        """
+        sink = self._sink.fileno()
+        buffers = encode(message)
+        with contextlib.suppress(BrokenPipeError):
+            for buffer in buffers:
+                at = 0
+                while at < len(buffer) and self._wait(sink, select.POLLOUT, until):
+                    with contextlib.suppress(BlockingIOError):
+                        at += os.write(sink, buffer[at:])
+
+    def receive(self, until: float) -> Message | None:
+        """Read a message; ``None`` if the child ended before its first byte.
+
+        Raises:
+            TimeUp: ``until`` passed.
+            WorkerError: the message is truncated or garbled.
+        """
+        source = self._source.fileno()
+
+        def readinto(view: memoryview) -> int:
+            while self._wait(source, select.POLLIN, until):
+                with contextlib.suppress(BlockingIOError):
+                    return os.readv(source, [view])
+            return 0
+
+        return read_message(readinto)
+
+    def ended(self) -> bool:
+        """Whether the child has ended. It is not reaped, so that its group can still be named."""
+        if self._process.returncode is not None:
+            return True
+        if not hasattr(os, "waitid"):  # macOS before Python 3.13
+            return self._process.poll() is not None
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until the child has ended, at most ``seconds``; whether it has."""
+        until = time.monotonic() + seconds
+        while not self.ended() and time.monotonic() < until:
+            time.sleep(NAP_SECONDS)
+        return self.ended()
+
+    def terminate(self) -> None:
+        """Ask the whole group to end."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> int:
+        """Kill what is left of the group, reap the child and close the pipes; safe to call twice.
+
+        Returns:
+            The exit code, negative for a signal.
+        """
+        self._signal(signal.SIGKILL)
+        code = self._process.wait()
+        self._sink.close()
+        self._source.close()
+        return code
+
+    def hang_up(self) -> None:
+        """Close the child's input, which asks it to end."""
+        self._sink.close()
+
+    def tail(self) -> str:
+        """The last words on its standard error, without folders."""
+        try:
+            with self._log.open("rb") as stream:
+                stream.seek(max(0, stream.seek(0, os.SEEK_END) - TAIL_BYTES))
+                return redact(stream.read().decode("utf-8", errors="replace"), TAIL_BYTES)
+        except OSError:
+            return ""
+
+    def trim(self) -> None:
+        """Empty the log if it has grown large; the child appends, so it goes on at the start."""
+        with contextlib.suppress(OSError):
+            if self._log.stat().st_size > LOG_BYTES:
+                os.truncate(self._log, 0)
+
+    def _wait(self, descriptor: int, event: int, until: float) -> bool:
+        """Wait until a pipe is ready; false when the child ended and left nothing.
+
+        Looks at the child itself now and then: a helper it forked may hold the pipe open after its death.
+        """
+        poller = select.poll()
+        poller.register(descriptor, event)
+        while (left := until - time.monotonic()) > 0:
+            if poller.poll(min(left, TICK_SECONDS) * 1000):
+                return True
+            if self.ended():
+                return bool(poller.poll(0))
+        raise TimeUp
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+
+
+def environment(scratch: Path, threads: int) -> dict[str, str]:
+    """Everything a child inherits: no secrets, no network for model hubs, a home of its own."""
+    names = [name for name in os.environ if name in INHERITED or name.startswith(INHERITED_PREFIX)]
+    return {
+        **{name: os.environ[name] for name in names},
+        "HOME": str(scratch),
+        "TMPDIR": str(scratch),
+        "OMP_NUM_THREADS": str(threads or available_cores()),
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+    }
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

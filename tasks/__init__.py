@@ -1,0 +1,1 @@
+"""Prefect tasks, thin: one noun per file. ``policies`` holds every retry, tag, timeout and limit."""

@@ -1,0 +1,28 @@
+"""Tasks that call models. Each is a batch of clips; arrays stay inside."""
+
+from __future__ import annotations
+
+from prefect import runtime, task
+
+from grym.batching import Batch
+from grym.compare.session import Session
+from tasks.policies import PLAIN
+
+
+@task(name="warm up", **PLAIN)
+def warm_up(session: Session, letter: str) -> None:
+    """One call per arm apart from every figure."""
+    session.warm_up(letter)
+
+
+@task(name="infer", **PLAIN)
+def infer(session: Session, letter: str, batch: Batch) -> int:
+    """Answer one planned batch with one arm and land it; returns the clips without an answer."""
+    attempt = runtime.task_run.run_count or 1
+    return session.infer(letter, batch, attempt=attempt, last=attempt >= session.settings.worker.attempts)
+
+
+@task(name="measure latency", **PLAIN)
+def measure_latency(session: Session) -> None:
+    """The latency pass: batch 1, A-B-B-A."""
+    session.measure_latency()

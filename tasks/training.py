@@ -1,0 +1,41 @@
+"""Tasks of the train flow: run the training process, measure the result, write its card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from grym.compare.evaluate import SliceRate, evaluate
+from grym.config import ModelSpec, Settings
+from grym.corpus.loaders import load_dataset
+from grym.models.recipe import TrainSpec
+from grym.models.training_process import train
+from grym.worker.client import Worker
+from tasks.policies import PLAIN
+
+
+@task(name="train", **PLAIN, retries=1, retry_delay_seconds=2)
+def train_model(spec: TrainSpec, out: Path, fsdd: Path | None) -> Path:
+    """Train in a process of its own; a crash is tried once more and goes on at the last checkpoint."""
+    logger = get_run_logger()
+    progress: Any = create_progress_artifact(progress=0.0, key="training", description=f"{spec.steps} steps")
+    folder = out / "model"
+    for event in train(spec, out, fsdd=fsdd):
+        if event["event"] == "step":
+            update_progress_artifact(artifact_id=progress, progress=100 * event["step"] / event["steps"])
+            if event["step"] % 250 == 0:
+                logger.info("step %s of %s, loss %s", event["step"], event["steps"], event["loss"])
+    return folder
+
+
+@task(name="evaluate", **PLAIN)
+def evaluate_model(folder: Path, dataset: str, precision: str, settings: Settings) -> list[SliceRate]:
+    """Word error rates of an exported checkpoint on a dataset, in all and by slice."""
+    options = {"path": str(folder.resolve()), "precision": precision}
+    spec = ModelSpec(name="trained", adapter="wav2vec2", options=options)
+    with Worker(spec, settings.worker, settings.home / "scratch" / "evaluate") as worker:
+        worker.start()
+        return evaluate(worker, load_dataset(dataset, settings), settings)
