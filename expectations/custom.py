@@ -57,4 +57,7 @@ class ExpectColumnQuantilesToBeBetween(ExpectColumnQuantileValuesToBeBetween):  
         details = [bool(verdict) for verdict in judged["result"]["details"]["success_details"]]
         values = [float(value) for value in judged["result"]["observed_value"]["values"]]
         observed = {**judged["result"]["observed_value"], "values": values}
-        return {"success": all(details), "result": {"observed_value": observed, "details": {"success_details": details}}}
+        return {
+            "success": all(details),
+            "result": {"observed_value": observed, "details": {"success_details": details}},
+        }

@@ -13,13 +13,15 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from grym.errors import QualityError
 from grym.quality import Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SUITES: Final = Path(__file__).parent / "suites"
 _KEYS: Final = frozenset({"type", "kwargs", "meta", "notes", "severity"})

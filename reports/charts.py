@@ -24,6 +24,7 @@ WIDE: Final = 720
 _COLORS: Final = ("var(--arm-a)", "var(--arm-b)")
 _MAX_POINTS: Final = 400
 _ROW: Final = 24
+_ZERO: Final = "datum.value == 0 ? '0' : datum.label"
 _ROOT: Final = re.compile(r"<svg[^>]*?viewBox=\"([^\"]+)\"[^>]*>")
 _NOISE: Final = re.compile(
     r"\s(?:font-family|role|aria-[a-z]+|pointer-events)=\"[^\"]*\"|<path[^>]*d=\"(?:M0,0h0v0h0Z)?\"[^>]*/>"
@@ -64,11 +65,11 @@ def _render(chart: Any, label: str, *, width: int = PANEL, prefix: str = "c") ->
         view={"stroke": None},
         legend={
             "orient": "top", "title": None, "labelColor": "var(--ink)", "labelFontSize": 12, "labelLimit": 150,
-            "symbolSize": 70, "offset": 4,
+            "symbolSize": 70, "offset": 4, "columnPadding": 26,
         },
         text={"color": "var(--ink)", "fontSize": 12},
     )  # fmt: skip
-    return _inline(vl_convert.vegalite_to_svg(spec.to_dict()), label, prefix)
+    return _inline(vl_convert.vegalite_to_svg(spec.to_dict(validate=False)), label, prefix)
 
 
 def _color(alt: Any, labels: Sequence[str], *, legend: bool = True) -> Any:
@@ -116,25 +117,28 @@ def _difference(row: Mapping[str, Any], labels: Sequence[str], width: int) -> An
              "right": reach, "better_a": f"{labels[0]} better →", "better_b": f"← {labels[1]} better"}
         ]
     )  # fmt: skip
-    axis = alt.Axis(title="percentage points of WER", format="+~g", tickCount=width // 80, grid=False)
+    axis = alt.Axis(title="percentage points of WER", format="+~g", labelExpr=_ZERO, tickCount=width // 80, grid=False)
     x = alt.X("x:Q", scale=alt.Scale(domain=[-reach, reach], nice=False), axis=axis)
     base = alt.Chart(data, height=96)
-    text = {"baseline": "top", "fontSize": 12}
+    narrow = width < WIDE
+    text = {"baseline": "top", "fontSize": 12, "limit": width - 16 if narrow else width / 2 - 16}
     layers = [
         base.mark_rect(color="var(--band)").encode(x=alt.X("minus:Q"), x2="margin:Q"),
         base.mark_rule(color="var(--rule-2)", strokeDash=[3, 3]).encode(x="zero:Q"),
         base.mark_rule(color="var(--ink)", strokeWidth=2.5).encode(x="low:Q", x2="high:Q", y=alt.value(58)),
-        base.mark_tick(color="var(--ink)", thickness=2.5, size=14, orient="vertical").encode(
+        base.mark_tick(color="var(--ink)", thickness=2.5, size=14, orient="vertical", opacity=1).encode(
             x="low:Q", y=alt.value(58)
         ),
-        base.mark_tick(color="var(--ink)", thickness=2.5, size=14, orient="vertical").encode(
+        base.mark_tick(color="var(--ink)", thickness=2.5, size=14, orient="vertical", opacity=1).encode(
             x="high:Q", y=alt.value(58)
         ),
-        base.mark_point(color="var(--ink)", fill="var(--paper)", size=110, strokeWidth=2.5).encode(
+        base.mark_point(color="var(--ink)", fill="var(--paper)", size=110, strokeWidth=2.5, opacity=1).encode(
             x=x, y=alt.value(58)
         ),
         base.mark_text(align="left", color=_COLORS[1], **text).encode(x="left:Q", y=alt.value(4), text="better_b:N"),
-        base.mark_text(align="right", color=_COLORS[0], **text).encode(x="right:Q", y=alt.value(4), text="better_a:N"),
+        base.mark_text(align="right", color=_COLORS[0], **text).encode(
+            x="right:Q", y=alt.value(20 if narrow else 4), text="better_a:N"
+        ),
     ]
     return alt.layer(*layers)
 
@@ -207,15 +211,15 @@ def _cumulative(data: pl.DataFrame, labels: Sequence[str]) -> Any:
     import altair as alt
 
     marks = pl.DataFrame({"y": [50.0, 95.0]})
-    lines = alt.Chart(data, height=210).mark_line(interpolate="step-after", strokeWidth=2)
+    lines = alt.Chart(data, height=210).mark_line(strokeWidth=2)
     return alt.layer(
         alt.Chart(marks, height=210).mark_rule(color="var(--rule-2)", strokeDash=[2, 3]).encode(y="y:Q"),
         lines.encode(
             x=alt.X("ms:Q", title="latency (ms)", scale=alt.Scale(zero=False), axis=alt.Axis(grid=False, tickCount=6)),
             y=alt.Y("share:Q", title="calls (%)", scale=alt.Scale(domain=[0, 100]),
-                    axis=alt.Axis(values=[0, 25, 50, 75, 95, 100])),
+                    axis=alt.Axis(values=[0, 25, 50, 75, 95], labelOverlap=False)),
             color=_color(alt, labels),
-            strokeDash=alt.StrokeDash("arm:N", scale=alt.Scale(domain=list(labels), range=[[1, 0], [6, 2]])),
+            strokeDash=alt.StrokeDash("arm:N", scale=alt.Scale(domain=list(labels), range=[[1, 0], [7, 2]])),
         ),
     )  # fmt: skip
 
@@ -315,6 +319,7 @@ def _difference_by_run(data: pl.DataFrame) -> Any:
         zero.encode(y="y:Q"),
         base.mark_rule(color="var(--ink)", strokeWidth=1.5).encode(y="low:Q", y2="high:Q"),
         base.mark_point(filled=True, color="var(--ink)", opacity=1).encode(
-            y=alt.Y("difference:Q", title="points of WER", axis=alt.Axis(tickCount=5, format="+~g")), size=size
+            y=alt.Y("difference:Q", title="points of WER", axis=alt.Axis(tickCount=5, format="+~g", labelExpr=_ZERO)),
+            size=size,
         ),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -108,6 +109,17 @@ def read_json(text: str | None) -> dict[str, Any]:
     except json.JSONDecodeError:
         return {"": text}
     return value if isinstance(value, dict) else {"": text}
+
+
+def typeset(sentence: str | None) -> str:
+    """A sentence with true minus signs, and no line break between a number and its unit.
+
+    Example:
+        >>> typeset("mini-8 is lower (95 % interval -0.6 to 1.2)")
+        'mini-8 is lower (95\xa0% interval −0.6 to 1.2)'
+    """
+    units = re.sub(r"(?<=\d) (?=(?:%|points|ms|MB|s)(?!\w))", "\N{NO-BREAK SPACE}", sentence or "")
+    return re.sub(r"(?<![\w.-])-(?=\d)", _MINUS, units)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -60,6 +60,9 @@ class Verdict:
     text: str
 
 
+_SEEN: Final = Verdict("none", "")  # a number observed once, without an interval, decides nothing
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One metric of both arms, ready to print; ``minor`` rows break the row above down."""
@@ -101,7 +104,7 @@ def _metric_row(row: Mapping[str, Any]) -> Row:
         difference=number(scaled(row, "difference"), digits, signed=True),
         interval=interval(scaled(row, "ci_low"), scaled(row, "ci_high"), digits),
         change=number(row["percent_change"], 1, signed=True),
-        verdict=verdict(row) if row["verdict"] else Verdict("none", ""),
+        verdict=verdict(row) if row["verdict"] and row["ci_low"] is not None else _SEEN,
     )
 
 
@@ -114,7 +117,7 @@ def _edit_row(name: str, a: int, b: int) -> Row:
         difference=number(b - a, signed=True),
         interval=MISSING,
         change=number(100 * (b - a) / a, 1, signed=True) if a else MISSING,
-        verdict=Verdict("none", ""),
+        verdict=_SEEN,
         minor=True,
     )
 

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from grym.errors import StorageError
 from reports import charts, frames
 from reports.clips import AudioSource, worst_clips
-from reports.formats import MISSING, count, duration, flat, interval, moment, number, percent
+from reports.formats import MISSING, count, duration, flat, interval, moment, number, percent, typeset
 from reports.frames import RunData, conform
 from reports.metrics import METRICS, metric_rows, scaled, verdict
 
@@ -37,7 +37,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "percent": percent, "moment": moment, "count": count}
+    environment.filters |= {"number": number, "percent": percent, "moment": moment, "count": count, "typeset": typeset}
     environment.globals |= {"missing": MISSING, "operations": _OPERATIONS}
     return environment
 

@@ -106,7 +106,8 @@ def content_id(samples: Samples, rate: int) -> str:
     (unsigned 64 bit, little endian) and the samples (float32, little endian,
     negative zero as zero). A span of a file is identified by the samples inside
     it, so a clip cut out of a long file and the same clip in a file of its own
-    are one clip (MP3 aside: after a jump its decoder rounds differently). Neither name nor folder nor format takes part.
+    are one clip (MP3 aside: after a jump its decoder rounds differently). Neither
+    name nor folder nor format takes part.
 
     Args:
         samples: float32, ``shape = (samples,)``, mono.

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TYPE_CHECKING
 
 import pyarrow as pa
 
 from grym.errors import ConfigError
 from grym.schema import TABLES, Column, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _ARROW: Final[dict[str, Any]] = {
     "text": pa.string(),

@@ -9,11 +9,10 @@ import errno
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +20,10 @@ import pyarrow.parquet as pq
 
 from grym.describe import arrow_schema
 from grym.errors import GrymError, ResourceError, StorageError
-from grym.schema import Table
+
+if TYPE_CHECKING:
+    from grym.schema import Table
+    from collections.abc import Iterator, Mapping, Sequence
 
 UNREADABLE: Final = (OSError, ValueError, pa.ArrowException)  # what reading a damaged part raises
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

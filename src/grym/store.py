@@ -17,13 +17,11 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Final
+from typing import Final, TYPE_CHECKING
 
-import duckdb
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,6 +32,10 @@ from grym.errors import StorageError
 from grym.parts import UNREADABLE, disk, load, reason, sync, to_arrow, write
 from grym.schema import TABLES, Table
 from grym.warehouse import SkippedPart, build, open_warehouse
+
+if TYPE_CHECKING:
+    import duckdb
+    from collections.abc import Mapping, Sequence
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,149}")
 _ORPHAN_SECONDS: Final = 24 * 3600.0  # no landing takes a day: an older temporary file is a killed one's

@@ -7,10 +7,8 @@ where the files lie, nor when to build (:mod:`grym.store` does).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
@@ -19,6 +17,10 @@ from grym.describe import View, arrow_schema, ddl, literal, quoted, view_ddl
 from grym.errors import GrymError, ResourceError, StorageError
 from grym.parts import UNREADABLE, load, reason
 from grym.schema import TABLES, Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from collections.abc import Callable, Iterator, Sequence
 
 STORAGE_VERSION: Final = "v1.2.0"  # the oldest DuckDB that opens the file; 2.0's own format shuts 1.x out
 _STAGED_PARTS: Final = 200  # parts in memory at once while building

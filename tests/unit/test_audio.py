@@ -244,7 +244,7 @@ def test_a_header_without_length_is_read_until_the_file_ends(tmp_path):
     assert np.array_equal(part.samples, whole.samples[16_000:32_000])
 
 
-def test_a_header_that_claims_less_than_there_is_stops_at_the_limit(tmp_path):
+def test_a_header_without_length_stops_at_the_limit(tmp_path):
     """Where the header is silent about the length, reading stops at the limit, not at the end."""
     path = tmp_path / "a.flac"
     soundfile.write(path, tone(20.0), RATE)

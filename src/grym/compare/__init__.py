@@ -6,7 +6,7 @@ latencies milliseconds.
 
 from grym.compare.normalize import Normalizer, get_normalizer
 from grym.compare.score import Aligned, Counts, Score, outcome_scores, pooled, score, word_rows
-from grym.compare.significance import Difference, Estimate, quantile_difference, rate_difference, rate_estimate
+from grym.compare.significance import Difference, quantile_difference, rate_difference, rate_interval
 from grym.compare.summary import ArmSummary, arm_summary
 from grym.compare.verdict import compare_run, verdict_of
 from grym.compare.wording import Facts, Verdict, sentence
@@ -16,7 +16,6 @@ __all__ = [
     "ArmSummary",
     "Counts",
     "Difference",
-    "Estimate",
     "Facts",
     "Normalizer",
     "Score",
@@ -28,7 +27,7 @@ __all__ = [
     "pooled",
     "quantile_difference",
     "rate_difference",
-    "rate_estimate",
+    "rate_interval",
     "score",
     "sentence",
     "verdict_of",

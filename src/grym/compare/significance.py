@@ -56,16 +56,6 @@ class Difference:
     inner_high: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """One arm's rate with its interval; ``None`` where undefined."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    clusters: int
-
-
 def ratio(numerator: float, denominator: float) -> float | None:
     """Numerator over denominator, ``None`` if the denominator is 0."""
     return float(numerator) / float(denominator) if denominator else None
@@ -147,8 +137,10 @@ def rate_difference(
     )
 
 
-def rate_estimate(errors: npt.ArrayLike, units: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float) -> Estimate:
-    """One arm's rate sum(errors) / sum(units) with a clustered t interval, cut off at 0.
+def rate_interval(
+    errors: npt.ArrayLike, units: npt.ArrayLike, clusters: npt.ArrayLike, confidence: float
+) -> tuple[float | None, float | None]:
+    """Ends of one arm's clustered t interval of sum(errors) / sum(units), cut off at 0.
 
     Without a single error the upper end is the rule of three, log(1 / alpha) / sum(units).
 
@@ -158,20 +150,22 @@ def rate_estimate(errors: npt.ArrayLike, units: npt.ArrayLike, clusters: npt.Arr
         clusters: label of the cluster of each clip.
         confidence: level of the interval, between 0.5 and 1.
 
+    Returns:
+        Low and high; ``None`` without units or below two clusters.
+
     Raises:
         ConfigError: the confidence is not between 0.5 and 1.
     """
     alpha = _alpha(confidence)
     wrong, weight = _sums(clusters, errors, units)
     total = float(weight.sum())
-    value = ratio(wrong.sum(), total)
     se = _standard_error(wrong, weight) if total else None
-    if value is None or se is None:
-        return Estimate(value, None, None, weight.size)
-    if value == 0:
-        return Estimate(0.0, 0.0, min(1.0, -math.log(alpha) / total), weight.size)
-    half = _half_width(se, weight.size, alpha)
-    return Estimate(value, max(0.0, value - half), value + half, weight.size)
+    if se is None:
+        return None, None
+    if not wrong.any():
+        return 0.0, min(1.0, -math.log(alpha) / total)
+    rate, half = float(wrong.sum()) / total, _half_width(se, weight.size, alpha)
+    return max(0.0, rate - half), rate + half
 
 
 def quantile_difference(
@@ -245,9 +239,8 @@ def _alpha(confidence: float) -> float:
 def _sums(clusters: npt.ArrayLike, *columns: npt.ArrayLike) -> list[Floats]:
     """Sums of each column per cluster, ``shape = (clusters,)``, in the order of the sorted labels."""
     labels, inverse = np.unique(np.asarray(clusters), return_inverse=True)
-    return [
-        np.bincount(inverse, weights=np.asarray(column, dtype=np.float64), minlength=labels.size) for column in columns
-    ]
+    weights = [np.asarray(column, dtype=np.float64) for column in columns]
+    return [np.bincount(inverse, weights=w, minlength=labels.size).astype(np.float64) for w in weights]
 
 
 def _standard_error(totals: Floats, weight: Floats) -> float | None:

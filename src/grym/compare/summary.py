@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from grym.compare import frames
-from grym.compare.significance import quantile, rate_estimate, ratio
+from grym.compare.significance import quantile, rate_interval, ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +77,16 @@ def arm_summary(
     """
     own = frames.answered(outcomes, arm)
     clusters = frames.clusters_of(clips, outcomes)
-    wer = rate_estimate(own["errors"], own["reference_words"], clusters.labels(own), confidence)
+    labels = clusters.labels(own)
+    low, high = rate_interval(own["errors"], own["reference_words"], labels, confidence)
     latency = frames.latencies(operations, arm)["ms"]
     return ArmSummary(
         arm=arm,
-        wer=wer.value,
-        wer_low=wer.low,
-        wer_high=wer.high,
+        wer=ratio(int(own["errors"].sum()), int(own["reference_words"].sum())),
+        wer_low=low,
+        wer_high=high,
         confidence=confidence,
-        clusters=wer.clusters,
+        clusters=len(set(labels.tolist())),
         cluster_kind=clusters.kind,
         substitutions=int(own["substitutions"].sum()),
         deletions=int(own["deletions"].sum()),

@@ -89,6 +89,7 @@ def sentence(metric: str, verdict: Verdict, d: Difference, margin: float | None,
         facts: names and counts.
 
     Example:
+        >>> from grym.compare.significance import Difference
         >>> d = Difference(0.05, 0.051, 0.001, -0.001, 0.003, 0.95, 0.3, "speaker-clustered t", 20)
         >>> facts = Facts("mini", "int8", 100, 0, 0, 100, "speaker", 900)
         >>> sentence("wer", "equivalent", d, 0.005, facts)  # doctest: +ELLIPSIS
@@ -144,7 +145,7 @@ class _Numbers:
     @classmethod
     def of(cls, d: Difference, margin: float | None, style: _Style) -> _Numbers:
         difference = d.difference or 0.0
-        shown = [difference, d.ci_low or 0.0, d.ci_high or 0.0, margin or 0.0]
+        shown = [difference, d.ci_low or 0.0, d.ci_high or 0.0]
         digits = _digits([style.scale * value for value in shown])
         amount = f"{style.scale * abs(difference):.{digits}f}"
         direction = "higher" if difference > 0 else "lower"
@@ -159,7 +160,7 @@ class _Numbers:
             bare=bare,
             change=f"{style.label} {bare}",
             values=f"{second} against {first}",
-            margin=f"{style.scale * (margin or 0.0):.{digits}f} {style.unit}",
+            margin=f"{style.scale * (margin or 0.0):.4g} {style.unit}",
         )
 
 

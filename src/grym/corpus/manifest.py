@@ -105,7 +105,8 @@ def read_manifest(path: Path) -> Manifest:
 
     Raises:
         ManifestError: the file as a whole is of no use: ``unreadable``, ``not-utf8``, ``empty-manifest``,
-            ``missing-column``, ``duplicate-column`` or ``unknown-format``. Bad rows raise nothing; they are in ``rejected``.
+            ``missing-column``, ``duplicate-column`` or ``unknown-format``. Bad rows raise nothing;
+            they are in ``rejected``.
     """
     if path.suffix.lower() not in SUFFIXES:
         msg = f"{path.name} is no manifest: its name ends in none of {', '.join(SUFFIXES)}."

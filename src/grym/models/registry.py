@@ -14,14 +14,16 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
-from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from grym.config import ModelSpec
 from grym.errors import ConfigError, GrymError, ModelError
 from grym.models.interface import Model
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GROUP: Final = "grym.models"
 BUILTIN: Final[Mapping[str, str]] = {
@@ -59,7 +61,7 @@ def find_adapter(name: str) -> Adapter:
         ConfigError: there is no adapter of that name.
         ModelError: its module raised an exception while it was imported.
     """
-    target = name if ":" in name else _adapters().get(name)
+    target = name if ":" in name else BUILTIN.get(name) or _adapters().get(name)
     if target is None:
         msg = f"Unknown adapter {name!r}; known are {', '.join(known_adapters())}."
         raise ConfigError(msg, code="unknown-adapter", hint="Use one of these or 'package.module:Class'.")

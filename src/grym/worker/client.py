@@ -8,47 +8,32 @@ typed error. Knows nothing about retry policies. Times are seconds, memory is MB
 
 from __future__ import annotations
 
+import contextlib
 import re
-import signal
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, NoReturn, Self
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from grym.config import ModelSpec, WorkerLimits
 from grym.errors import DeadlineError, ModelError, WorkerError
-from grym.models.interface import Answer, AudioClip, Card, Level, Options
-from grym.worker import codec
+from grym.worker import codec, outcome
 from grym.worker.process import ChildProcess, TimeUp
-from grym.worker.protocol import Frame, Json, Message, Operation
+from grym.worker.protocol import Frame, Json, Message, Operation, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from grym.config import ModelSpec, WorkerLimits
+    from grym.models.interface import Answer, AudioClip, Card, Level, Options
+    from grym.worker.outcome import Facts, Usage
 
 POLITE_SECONDS: Final = 2.0
 TERM_SECONDS: Final = 2.0
 DEATH_SECONDS: Final = 1.0
 CHILD_GRACE_SECONDS: Final = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What one call took.
-
-    Attributes:
-        wall_seconds: from the request to the answer, without waiting for the lock or starting a child.
-        compute_seconds: inside the model.
-        cpu_seconds: processor time of the child during the call, all threads.
-        peak_rss_mb: highest resident memory of the child so far, in MB.
-        pid: process id of the child that answered.
-    """
-
-    wall_seconds: float
-    compute_seconds: float
-    cpu_seconds: float
-    peak_rss_mb: float
-    pid: int
 
 
 class Worker:
@@ -117,13 +102,13 @@ class Worker:
         """
         with self._lock:
             if self._closed:
-                msg = f"The worker of {self.spec.name!r} is closed."
-                raise WorkerError(msg, code="worker-closed", hint="Make a new Worker.", retryable=False)
+                raise outcome.closed(self.spec.name, "is closed")
             if self._child is not None and self._child.ended():
                 self._discard()
             if self._child is None:
                 self._load()
-            assert self._card is not None  # noqa: S101 - told apart for the type checker
+            self._running().trim()
+            assert self._card is not None  # noqa: S101 - _load has just made sure
             return self._card
 
     def process(
@@ -144,44 +129,143 @@ class Worker:
             ResourceError: the model ran out of memory.
             GrymError: any typed error that the adapter raised.
         """
-        reply, usage = self._call(Operation.PROCESS_AUDIO, clips, {"options": asdict(options)}, deadline)
-        return codec.unpack_answers(_part(reply, "answers"), reply.frames, clips), usage
+        reply, usage = self._ask_about(clips, Operation.PROCESS_AUDIO, {"options": asdict(options)}, deadline)
+        return codec.unpack_answers(outcome.result(reply).get("answers"), reply.frames, clips), usage
 
     def features(self, clips: Sequence[AudioClip], *, deadline: float | None = None) -> tuple[Frame, Usage]:
         """Feature vectors, float32 ``shape = (clips, dim)``; errors and deadline as in :meth:`process`."""
-        reply, usage = self._call(Operation.EXTRACT_FEATURES, clips, {}, deadline)
-        return codec.unpack_matrix(_result(reply), reply.frames, len(clips)), usage
+        reply, usage = self._ask_about(clips, Operation.EXTRACT_FEATURES, {}, deadline)
+        return codec.unpack_matrix(outcome.result(reply), reply.frames, len(clips)), usage
 
     def analyze(
         self, clips: Sequence[AudioClip], level: Level = "basic", *, deadline: float | None = None
     ) -> tuple[list[dict[str, float]], Usage]:
         """Signal measurements of every clip; errors and deadline as in :meth:`process`."""
-        reply, usage = self._call(Operation.ANALYZE, clips, {"level": level}, deadline)
-        return codec.unpack_measures(_part(reply, "measurements"), len(clips)), usage
+        reply, usage = self._ask_about(clips, Operation.ANALYZE, {"level": level}, deadline)
+        return codec.unpack_measures(outcome.result(reply).get("measurements"), len(clips)), usage
 
     def ping(self, deadline: float | None = None) -> dict[str, Any]:
-        """What the model says when asked whether it is alive, and its ``pid``; errors as in :meth:`process`."""
-        reply, _ = self._call(Operation.PING, (), {}, deadline)
-        return dict(_result(reply))
+        """What the model says when asked whether it is alive, and its ``pid``; errors as in :meth:`process`.
+
+        Args:
+            deadline: seconds until the child is killed; default ``limits.call_seconds``.
+        """
+        reply, _ = self._ask(Operation.PING, {}, (), self._limits.call_seconds if deadline is None else deadline)
+        return dict(outcome.result(reply))
 
     def close(self) -> None:
         """Shut the child down: politely, then by SIGTERM, then by SIGKILL, always with its whole group.
 
-        Safe to call twice and from another thread; a call that is still running after two seconds is cut off
-        and raises WorkerError.
+        Safe to call twice and from another thread: a call that is still running after two seconds is cut off and
+        raises WorkerError.
         """
         self._closed = True
-        free = self._lock.acquire(timeout=POLITE_SECONDS)
+        while not self._lock.acquire(timeout=POLITE_SECONDS):
+            if (child := self._child) is not None:
+                child.strike()  # whoever holds the lock sees the death and reaps
         try:
-            child = self._child
-            if child is None:
-                return
-            if free:
-                self._say_goodbye(child)
-            child.terminate()
-            child.wait(TERM_SECONDS)
-            if free:
+            if self._child is not None:
+                _say_goodbye(self._child)
                 self._discard()
         finally:
-            if free:
-                self._lock.release()
+            self._lock.release()
+
+    def _ask_about(
+        self, clips: Sequence[AudioClip], operation: Operation, data: Json, deadline: float | None
+    ) -> tuple[Message, Usage]:
+        audio, frames = codec.pack_clips(clips)
+        share = self._limits.call_seconds_per_audio_second * sum(clip.seconds for clip in clips)
+        seconds = self._limits.call_seconds + share if deadline is None else deadline
+        return self._ask(operation, {"audio": audio, **data}, frames, seconds)
+
+    def _ask(
+        self, operation: Operation, data: Json, frames: tuple[Frame, ...], seconds: float
+    ) -> tuple[Message, Usage]:
+        with self._lock:
+            self.start()
+            started = time.perf_counter()
+            reply = self._exchange(self._running(), operation, data, frames, seconds)
+            return reply, outcome.usage(reply, time.perf_counter() - started)
+
+    def _load(self) -> None:
+        started = time.perf_counter()
+        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log = self._scratch / f"{re.sub(r'[^A-Za-z0-9._-]', '_', self.spec.name)}.log"
+        self._child = ChildProcess(self._scratch, log, self._limits.threads)
+        self._started += 1
+        data = {"spec": self.spec.model_dump(mode="json"), "plugins": self._plugins}
+        try:
+            reply = self._exchange(self._child, Operation.LOAD, data, (), self._limits.start_seconds)
+            card = self._same(codec.unpack_card(outcome.result(reply).get("card")))
+        except BaseException:
+            self._discard()
+            raise
+        self._card = card
+        self.load_seconds = time.perf_counter() - started
+
+    def _same(self, card: Card) -> Card:
+        """Refuse a restarted child whose model is not the one that answered before."""
+        if self._card is not None and self._card.revision != card.revision:
+            msg = f"{self.spec.name!r} came back as revision {card.revision}; it was {self._card.revision}."
+            raise ModelError(msg, code="revision-changed", hint="Start a new run: its weights were replaced.")
+        return card
+
+    def _exchange(
+        self, child: ChildProcess, operation: Operation, data: Json, frames: tuple[Frame, ...], seconds: float
+    ) -> Message:
+        identity = str(uuid.uuid4())
+        header = {"id": identity, "operation": operation, "deadline": seconds + CHILD_GRACE_SECONDS, "data": data}
+        buffers = encode(Message(header, frames))
+        until = time.monotonic() + seconds
+        try:
+            child.send(buffers, until)
+            reply = child.receive(until)
+            error = None if reply is None else outcome.read_status(reply, identity)
+        except TimeUp:
+            raise self._too_late(child, operation, seconds) from None
+        except WorkerError as broken:  # the place in the stream is lost, or the child is not what it should be
+            if broken.code == "truncated":
+                raise self._crashed(child, operation) from broken
+            broken.metadata["log"] = child.tail()
+            self._discard()
+            raise
+        except BaseException:  # KeyboardInterrupt: an answer would be in the pipe and meet the next question
+            self._discard()
+            raise
+        if reply is None:
+            raise self._crashed(child, operation)
+        if error is not None:
+            raise error
+        return reply
+
+    def _crashed(self, child: ChildProcess, operation: Operation) -> WorkerError:
+        child.wait(DEATH_SECONDS)
+        facts: Facts = {"pid": child.pid, "operation": str(operation), "log": child.tail()}
+        code = self._discard()
+        if self._closed:
+            return outcome.closed(self.spec.name, f"was closed during {operation}")
+        return outcome.crashed(self.spec.name, operation, code, facts)
+
+    def _too_late(self, child: ChildProcess, operation: Operation, seconds: float) -> DeadlineError:
+        facts: Facts = {"pid": child.pid, "operation": str(operation), "log": child.tail()}
+        self._discard()
+        return outcome.too_late(self.spec.name, operation, seconds, facts)
+
+    def _running(self) -> ChildProcess:
+        assert self._child is not None  # noqa: S101 - start() has just made sure
+        return self._child
+
+    def _discard(self) -> int:
+        """Kill and reap the child; its exit code, 0 if there is none."""
+        child, self._child = self._child, None
+        return 0 if child is None else child.kill()
+
+
+def _say_goodbye(child: ChildProcess) -> None:
+    request = Message({"id": str(uuid.uuid4()), "operation": Operation.SHUTDOWN, "data": {}})
+    with contextlib.suppress(TimeUp):
+        child.send(encode(request), time.monotonic() + POLITE_SECONDS)
+    child.hang_up()
+    if not child.wait(POLITE_SECONDS):
+        child.terminate()
+        child.wait(TERM_SECONDS)

@@ -12,8 +12,7 @@ import base64
 import binascii
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 
@@ -21,6 +20,9 @@ from grym.errors import AudioError, ConfigError, ErrorRecord, GrymError, ModelEr
 from grym.models.interface import Answer, AudioClip, Card, Options, Samples, Segment
 from grym.models.registry import build_options
 from grym.worker.protocol import SAMPLE, Frame, Json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 SOURCES: Final = ("frame", "values", "base64")
 

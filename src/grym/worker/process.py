@@ -15,15 +15,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from grym.errors import WorkerError
-from grym.worker import __main__ as entry
-from grym.worker.protocol import Message, encode, read_message
+from grym.worker.protocol import Message, read_message
 from grym.worker.redact import redact
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+ENTRY: Final = str(Path(__file__).with_name("__main__.py"))
 TICK_SECONDS: Final = 0.2
 NAP_SECONDS: Final = 0.005
 LOG_BYTES: Final = 8 * 2**20
@@ -43,18 +45,18 @@ class ChildProcess:
         scratch: existing folder; the child's working directory, home and temporary folder.
         log: file for its standard error.
         threads: threads it may compute with; 0 means all cores.
-        command: what to run; the default runs this package's worker.
 
     Raises:
         WorkerError: ``no-start``: the system refused to start it.
     """
 
-    def __init__(self, scratch: Path, log: Path, threads: int, command: tuple[str, ...] | None = None) -> None:
+    def __init__(self, scratch: Path, log: Path, threads: int) -> None:
         self._log = log
         try:
             with log.open("ab") as sink:
+                self._log_start = sink.tell()
                 self._process = subprocess.Popen(
-                    command or (sys.executable, "-I", entry.__file__),
+                    [sys.executable, "-I", ENTRY],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=sink,
@@ -77,15 +79,13 @@ class ChildProcess:
         """Process id, which is also the id of its group."""
         return self._process.pid
 
-    def send(self, message: Message, until: float) -> None:
-        """Write a message; a child that does not listen any more is found out by :meth:`receive`.
+    def send(self, buffers: Sequence[memoryview], until: float) -> None:
+        """Write an encoded message; a child that listens no more is found out by :meth:`receive`.
 
         Raises:
             TimeUp: ``until`` passed.
-            WorkerError: the message is too large or cannot be written as JSON; nothing was sent.
         """
         sink = self._sink.fileno()
-        buffers = encode(message)
         with contextlib.suppress(BrokenPipeError):
             for buffer in buffers:
                 at = 0
@@ -132,13 +132,17 @@ class ChildProcess:
         """Ask the whole group to end."""
         self._signal(signal.SIGTERM)
 
+    def strike(self) -> None:
+        """Kill the whole group and leave it to another thread to notice and to reap."""
+        self._signal(signal.SIGKILL)
+
     def kill(self) -> int:
         """Kill what is left of the group, reap the child and close the pipes; safe to call twice.
 
         Returns:
             The exit code, negative for a signal.
         """
-        self._signal(signal.SIGKILL)
+        self.strike()
         code = self._process.wait()
         self._sink.close()
         self._source.close()
@@ -152,7 +156,8 @@ class ChildProcess:
         """The last words on its standard error, without folders."""
         try:
             with self._log.open("rb") as stream:
-                stream.seek(max(0, stream.seek(0, os.SEEK_END) - TAIL_BYTES))
+                size = stream.seek(0, os.SEEK_END)
+                stream.seek(max(self._log_start if size >= self._log_start else 0, size - TAIL_BYTES))
                 return redact(stream.read().decode("utf-8", errors="replace"), TAIL_BYTES)
         except OSError:
             return ""

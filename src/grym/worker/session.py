@@ -13,10 +13,9 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, Final, NoReturn, get_args
 
 import numpy as np
 from pydantic import ValidationError
@@ -28,6 +27,9 @@ from grym.models.registry import load_model
 from grym.worker import codec
 from grym.worker.protocol import Frame, Json, Message, Operation
 from grym.worker.redact import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MB: Final = 1e6
 MESSAGE_CHARACTERS: Final = 600
@@ -77,7 +79,7 @@ class Session:
         if self.model is not None:
             try:
                 self.model.close()
-            except Exception:
+            except Exception:  # noqa: BLE001 - adapters raise anything
                 _log.exception("The model could not be closed.")
 
     def _dispatch(self, request: Message, identity: object) -> Reply:
