@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _LOCK: Final = threading.RLock()
 _FIRST: Final = {"result_format": "BASIC", "partial_unexpected_count": 3}
-# costs twice as much, so only rules that failed are asked for the positions of rows
+# costs about a third more, so only rules that failed are asked for the positions of rows
 _POSITIONS: Final = {
     "result_format": "COMPLETE",
     "include_unexpected_rows": False,
@@ -45,8 +45,8 @@ def judge(suite: str | Suite, frame: pd.DataFrame, subject: str) -> Judgement:
         QualityError: the suite cannot be loaded, or the frame is not a pandas frame.
 
     Example:
-        >>> from grym.quality import features_frame
         >>> import numpy as np
+        >>> from grym.quality import features_frame
         >>> judge("features", features_frame(["a"], np.array([[1.0, np.nan]]), 2), "batch-0 a").held_rows[0].rule
         'finite'
     """

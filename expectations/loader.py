@@ -97,7 +97,8 @@ def _read(name: str, folder: Path) -> dict[str, Any]:
     try:
         body = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        msg = f"Suite {name} cannot be read: {error}."
+        detail = error.strerror if isinstance(error, OSError) else error  # an OSError's text holds the path
+        msg = f"Suite {name} cannot be read: {detail}."
         raise _fail(msg, "unreadable-suite", "Mend the JSON file.") from error
     if not isinstance(body, dict) or body.get("name") != name or not isinstance(body.get("expectations"), list):
         msg = f"Suite {name} is not an object with its own name and a list of expectations."

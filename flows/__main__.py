@@ -81,7 +81,7 @@ def compare(
 
 @app.command()
 def train(
-    steps: Annotated[int, typer.Option(help="Optimizer steps in all.")] = 5000,
+    scale: Annotated[float, typer.Option(help="Factor on every number of steps, for quick trials.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 20261120,
     voices: Annotated[int, typer.Option(help="Synthetic training voices.")] = 464,
     name: Annotated[str, typer.Option(help="Folder below HOME/training.")] = "wav2vec2-mini",
@@ -96,7 +96,7 @@ def train(
         from flows.server import drain
         from flows.train import train as train_flow
 
-        result = train_flow(steps=steps, seed=seed, voices=voices, name=name, install=install)
+        result = train_flow(scale=scale, seed=seed, voices=voices, name=name, install=install)
         drain(server.url, result.flow_run_id, result.task_runs)
     for title, rate in result.rates.items():
         out.print(f"{title}: WER {100 * rate:.2f} %")

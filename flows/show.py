@@ -49,8 +49,9 @@ def show_verdict(out: Console, store: Store, result: Compared) -> None:
     run = find_run(store, result.run_id)
     comparisons = {row["metric"]: row for row in store.read("comparisons", run).to_dicts()}
     outcomes, clips, operations = (store.read(name, run) for name in ("outcomes", "clips", "operations"))
-    a, b = (arm_summary(outcomes, clips, operations, letter) for letter in "ab")
     names = comparisons["wer"]
+    level = float(names["confidence"])
+    a, b = (arm_summary(outcomes, clips, operations, letter, confidence=level) for letter in "ab")
     table = Table(title=f"Run {result.run_id}{' (resumed)' if result.resumed else ''}", title_justify="left")
     table.add_column("")
     for column in (names["arm_a"], names["arm_b"], "difference", "change"):

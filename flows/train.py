@@ -1,6 +1,6 @@
 """Train ``wav2vec2-mini``: learn, measure on held-out speech, write the card, install if asked.
 
-Run: ``python -m flows train --steps 5000`` (needs espeak-ng; real speech if GRYM_FSDD is set)
+Run: ``python -m flows train`` (needs espeak-ng; real speech if GRYM_FSDD is set)
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from prefect import flow, runtime
 
 from grym.config import load_settings
 from grym.models.model_card import render_card
-from grym.models.recipe import TrainSpec
-from tasks.training import evaluate_model, train_model
+from grym.models.recipe import mini_stages
+from tasks.training import evaluate_model, train_stage
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "src" / "grym" / "models" / "checkpoints"
 NOTES = (
@@ -37,21 +37,24 @@ class Trained:
 
 @flow(name="train", persist_result=False)
 def train(
-    steps: int = 5000, seed: int = 20261120, voices: int = 464, name: str = "wav2vec2-mini", *, install: bool = False
+    scale: float = 1.0, seed: int = 20261120, voices: int = 464, name: str = "wav2vec2-mini", *, install: bool = False
 ) -> Trained:
     """Train, or go on training, and measure.
 
     Args:
-        steps: optimizer steps in all; a finished training of the same recipe is only measured.
+        scale: factor on every number of steps; a finished training of the same recipe is only measured.
         seed: seed of everything that is drawn.
         voices: synthetic training voices.
         name: folder below ``HOME/training``.
         install: copy the result over the bundled checkpoint.
     """
     settings = load_settings()
-    spec = TrainSpec(steps=steps, seed=seed, voices=voices)
+    stages = mini_stages(seed, voices, scale)
     fsdd = Path(os.environ["GRYM_FSDD"]).resolve() if os.environ.get("GRYM_FSDD") else None
-    folder = train_model(spec, settings.home / "training" / name, fsdd)
+    home = settings.home / "training" / name
+    folder = train_stage(stages[0], home / stages[0].key, fsdd, None)
+    for spec in stages[1:]:
+        folder = train_stage(spec, home / spec.key, fsdd, folder)
     sets = {"Bundled test split, voices unseen in training": "digits"}
     if fsdd is not None:
         sets["FSDD test takes (0-4), speakers heard in training"] = "fsdd"
@@ -60,12 +63,12 @@ def train(
         for title, dataset in sets.items()
         for precision in ("fp32", "int8")
     }
-    card = render_card(spec, results, with_fsdd=fsdd is not None, notes=NOTES)
+    card = render_card(stages, results, with_fsdd=fsdd is not None, notes=NOTES)
     (folder / "README.md").write_text(card, encoding="utf-8")
     if install:
         target = CHECKPOINTS / name
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(folder, target)
         folder = target
-    rates = {title: measured[0].wer for title, measured in results.items()}
-    return Trained(str(folder), rates, 1 + len(results), str(runtime.flow_run.id or ""))
+    rates = {title: measured[0].wer or 0.0 for title, measured in results.items()}
+    return Trained(str(folder), rates, len(stages) + len(results), str(runtime.flow_run.id or ""))

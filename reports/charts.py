@@ -1,75 +1,25 @@
-"""Charts of a report as inline SVG: Altair draws, CSS variables colour.
+"""The charts of a report: what is drawn, in Altair; :mod:`reports.svg` makes it fit for a page.
 
-Knows nothing about pages. Colours are ``var(--…)`` names that the page defines
-for light, dark and print; letters take the page's font. Each chart carries a
-sentence for those who cannot see it. WER is a fraction coming in and per cent
-on the axes; latencies are milliseconds.
+Knows nothing about pages. Each chart carries a sentence for those who cannot see
+it. WER is a fraction coming in and per cent on the axes; latencies are milliseconds.
 """
 
 from __future__ import annotations
 
-import html
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
-from markupsafe import Markup
 
 from reports.formats import number, percent
+from reports.svg import PANEL, WIDE, Chart, render
 
-PANEL: Final = 350
-WIDE: Final = 720
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 _COLORS: Final = ("var(--arm-a)", "var(--arm-b)")
 _MAX_POINTS: Final = 400
 _ROW: Final = 24
 _ZERO: Final = "datum.value == 0 ? '0' : datum.label"
-_ROOT: Final = re.compile(r"<svg[^>]*?viewBox=\"([^\"]+)\"[^>]*>")
-_NOISE: Final = re.compile(
-    r"\s(?:font-family|role|aria-[a-z]+|pointer-events)=\"[^\"]*\"|<path[^>]*d=\"(?:M0,0h0v0h0Z)?\"[^>]*/>"
-)
-_IDS: Final = re.compile(r"(\bid=\"|url\(#|href=\"#)")
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """One drawing: inline SVG, safe to put into a page, and its title and note as text."""
-
-    svg: Markup
-    title: str = ""
-    note: str = ""
-    kind: str = "panel"
-
-
-def _inline(svg: str, label: str, prefix: str) -> Markup:
-    """SVG fit for HTML: no namespaces (and so no URLs), no fixed size, no fonts, ids of its own, one label."""
-    root = f'<svg viewBox="\\1" role="img" aria-label="{html.escape(label).replace(chr(92), "&#92;")}">'
-    bare = _IDS.sub(rf"\g<1>{prefix}-", _NOISE.sub("", svg))
-    return Markup(_ROOT.sub(root, bare, count=1))  # noqa: S704 - Vega escapes the data's text, the label is escaped here
-
-
-def _render(chart: Any, label: str, *, width: int = PANEL, prefix: str = "c") -> Markup:
-    import vl_convert
-
-    axis = {
-        "labelColor": "var(--ink-2)", "titleColor": "var(--ink-2)", "gridColor": "var(--rule)",
-        "domainColor": "var(--rule-2)", "tickColor": "var(--rule-2)", "labelFontSize": 11, "titleFontSize": 11,
-        "titleFontWeight": "normal", "labelLimit": 140, "titlePadding": 6,
-    }  # fmt: skip
-    spec = chart.properties(width=width, autosize={"type": "fit-x", "contains": "padding"}).configure(
-        background="transparent",
-        aria=False,
-        font="sans-serif",
-        axis=axis,
-        view={"stroke": None},
-        legend={
-            "orient": "top", "title": None, "labelColor": "var(--ink)", "labelFontSize": 12, "labelLimit": 150,
-            "symbolSize": 70, "offset": 4, "columnPadding": 26,
-        },
-        text={"color": "var(--ink)", "fontSize": 12},
-    )  # fmt: skip
-    return _inline(vl_convert.vegalite_to_svg(spec.to_dict(validate=False)), label, prefix)
 
 
 def _color(alt: Any, labels: Sequence[str], *, legend: bool = True) -> Any:
@@ -98,7 +48,7 @@ def difference(row: Mapping[str, Any], labels: Sequence[str]) -> list[Chart]:
         text += f", interval {number(row['low'], 2, signed=True)} to {number(row['high'], 2, signed=True)}"
     text += f" points; margin of equivalence {number(row['margin'], 2)} points."
     return [
-        Chart(_render(_difference(row, labels, width), text, width=width, prefix=f"d{kind}"), kind=kind)
+        Chart(render(_difference(row, labels, width), text, width=width, prefix=f"d{kind}"), kind=kind)
         for width, kind in ((WIDE, "wide"), (PANEL, "narrow"))
     ]
 
@@ -155,7 +105,7 @@ def slice_panels(slices: pl.DataFrame, labels: Sequence[str], *, limit: int = 16
             f"{r['value']}: {percent(r['wer_a'], 1)} and {percent(r['wer_b'], 1)}" for r in kept.iter_rows(named=True)
         )
         label = f"Word error rate in % by {name[0]}, {labels[0]} and {labels[1]}. {text}."
-        svg = _render(_dumbbell(kept, labels, domain), label, prefix=f"s{len(charts)}")
+        svg = render(_dumbbell(kept, labels, domain), label, prefix=f"s{len(charts)}")
         charts.append(Chart(svg, str(name[0]), note))
     return charts
 
@@ -195,12 +145,12 @@ def latency_panels(frame: pl.DataFrame, labels: Sequence[str]) -> list[Chart]:
     )
     return [
         Chart(
-            _render(_cumulative(data, labels), f"Cumulative distribution of latency. Medians: {medians}.", prefix="l0"),
+            render(_cumulative(data, labels), f"Cumulative distribution of latency. Medians: {medians}.", prefix="l0"),
             "Share of calls answered within a time",
             "Dashed lines mark the median and the 95th percentile.",
         ),
         Chart(
-            _render(_by_length(data, labels), "Latency in ms against clip length in seconds, both arms.", prefix="l1"),
+            render(_by_length(data, labels), "Latency in ms against clip length in seconds, both arms.", prefix="l1"),
             "Latency against clip length",
             "One mark per call, one clip at a time.",
         ),
@@ -254,7 +204,7 @@ def bars(title: str, unit: str, values: Sequence[float | None], labels: Sequence
         base.mark_text(align="left", dx=6).encode(text="text:N"),
     )
     label = f"{title} in {unit}: {labels[0]} {texts[0]}, {labels[1]} {texts[1]}."
-    return Chart(_render(chart, label, prefix=f"b{digits}"), f"{title} ({unit})")
+    return Chart(render(chart, label, prefix=f"b{digits}"), f"{title} ({unit})")
 
 
 def trend_panels(frame: pl.DataFrame, labels: Sequence[str], current: str) -> list[Chart]:
@@ -273,12 +223,12 @@ def trend_panels(frame: pl.DataFrame, labels: Sequence[str], current: str) -> li
     first, last = (number(data["difference"][i], 2, signed=True) for i in (0, -1))
     return [
         Chart(
-            _render(_lines(data, labels), f"Word error rate of both arms over {data.height} runs.", prefix="t0"),
+            render(_lines(data, labels), f"Word error rate of both arms over {data.height} runs.", prefix="t0"),
             "Word error rate by run",
             "The larger marks are this run.",
         ),
         Chart(
-            _render(
+            render(
                 _difference_by_run(data),
                 f"Difference by run, from {first} to {last} points, with intervals.",
                 prefix="t1",

@@ -105,8 +105,10 @@ def align(arms: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[Position, ...]:
     slots = max((len(added) for _, added in split), default=0)
     for slot in range(slots):
         extra = [added[slot] if slot < len(added) else [] for _, added in split]
-        for texts in zip_longest(*extra):
-            found.append(Position("", tuple(Cell("gap", "") if t is None else Cell("ins", t) for t in texts)))
+        found += [
+            Position("", tuple(Cell("gap", "") if text is None else Cell("ins", text) for text in texts))
+            for texts in zip_longest(*extra)
+        ]
         words = [kept[slot] if slot < len(kept) else None for kept, _ in split]
         if any(words):
             reference = next(word["reference"] or "" for word in words if word)

@@ -10,11 +10,13 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-MISSING: Final = "–"
-_MINUS: Final = "−"
+if TYPE_CHECKING:
+    from datetime import datetime
+
+MISSING: Final = "\N{EN DASH}"
+_MINUS: Final = "\N{MINUS SIGN}"
 _THIN: Final = "\N{NARROW NO-BREAK SPACE}"
 _DAY_SECONDS: Final = 86_400
 _MINUTE_SECONDS: Final = 60
@@ -28,7 +30,7 @@ def number(value: float | None, digits: int = 0, *, signed: bool = False) -> str
         '−1\u202f234.5'
         >>> number(0.25, 2, signed=True)
         '+0.25'
-    """
+    """  # noqa: RUF002 - a true minus is what it is about
     if value is None or not math.isfinite(value):
         return MISSING
     text = f"{abs(value):,.{digits}f}".replace(",", _THIN)
@@ -53,7 +55,7 @@ def interval(low: float | None, high: float | None, digits: int) -> str:
     Example:
         >>> interval(-0.5, 1.25, 2)
         '−0.50 to +1.25'
-    """
+    """  # noqa: RUF002 - a true minus is what it is about
     if low is None or high is None:
         return MISSING
     return f"{number(low, digits, signed=True)} to {number(high, digits, signed=True)}"
@@ -63,6 +65,7 @@ def moment(value: datetime | None) -> str:
     """A point in time, to the minute; times are stored in UTC.
 
     Example:
+        >>> from datetime import datetime
         >>> moment(datetime(2026, 11, 2, 9, 5))
         '2 Nov 2026, 09:05 UTC'
     """
@@ -73,6 +76,7 @@ def duration(start: datetime | None, end: datetime | None) -> str:
     """The time between two moments, in the unit a person would use.
 
     Example:
+        >>> from datetime import datetime
         >>> duration(datetime(2026, 1, 1, 10, 0), datetime(2026, 1, 1, 10, 2, 5))
         '2 min 5 s'
     """
@@ -112,12 +116,12 @@ def read_json(text: str | None) -> dict[str, Any]:
 
 
 def typeset(sentence: str | None) -> str:
-    """A sentence with true minus signs, and no line break between a number and its unit.
+    r"""A sentence with true minus signs, and no line break between a number and its unit.
 
     Example:
         >>> typeset("mini-8 is lower (95 % interval -0.6 to 1.2)")
         'mini-8 is lower (95\xa0% interval −0.6 to 1.2)'
-    """
+    """  # noqa: RUF002 - a true minus is what it is about
     units = re.sub(r"(?<=\d) (?=(?:%|points|ms|MB|s)(?!\w))", "\N{NO-BREAK SPACE}", sentence or "")
     return re.sub(r"(?<![\w.-])-(?=\d)", _MINUS, units)
 
@@ -128,7 +132,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     Example:
         >>> flat({"b": {"y": None, "x": 1.5}, "a": ["p", "q"]})
         {'a': 'p, q', 'b.x': '1.5', 'b.y': '–'}
-    """
+    """  # noqa: RUF002 - the dash stands for a missing value
     found: dict[str, str] = {}
     for name in sorted(values):
         value, path = values[name], f"{prefix}{name}"

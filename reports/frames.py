@@ -7,15 +7,17 @@ does not promise the order of joins and groups.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
 from grym.schema import TABLES
 from reports.formats import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
 
 ARMS: Final = ("a", "b")
 EDITS: Final = ("substitutions", "deletions", "insertions")
@@ -42,7 +44,7 @@ def conform(frame: pl.DataFrame | None, table: str) -> pl.DataFrame:
     typed = [
         pl.col(name).cast(kind, strict=False)
         for name, kind in columns.items()
-        if name in frame.columns and (columns[name] != _TYPES["time"] or frame[name].dtype == pl.Null)
+        if name in frame.columns and (kind != _TYPES["time"] or frame[name].dtype == pl.Null)
     ]
     return frame.with_columns(*typed, *missing)
 

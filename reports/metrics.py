@@ -6,12 +6,14 @@ the units people read: per cent and milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from reports.formats import MISSING, interval, number
 from reports.frames import EDITS, RunData, edit_totals, labels
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _FACTORS: Final[Mapping[str, Mapping[str, float]]] = {
     "%": {"fraction": 100.0, "ratio": 100.0, "": 100.0},
@@ -40,7 +42,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "cer": Metric("Character error rate", "%", "points", 2),
     "latency_p50": Metric("Latency, median", "ms", "ms", 1),
     "latency_p95": Metric("Latency, 95th percentile", "ms", "ms", 1),
-    "rtfx": Metric("Throughput, RTFx", "×", "×", 1),
+    "rtfx": Metric("Throughput, RTFx", "\N{MULTIPLICATION SIGN}", "\N{MULTIPLICATION SIGN}", 1),
     "peak_rss_mb": Metric("Peak memory", "MB", "MB", 0),
     "failures": Metric("Clips without an answer", "", "", 0),
 }

@@ -6,7 +6,6 @@ escaped by the template engine, and the page's own policy forbids every request.
 
 from __future__ import annotations
 
-import os
 import shlex
 import tempfile
 from functools import cache
@@ -22,6 +21,7 @@ from reports.clips import AudioSource, worst_clips
 from reports.formats import MISSING, count, duration, flat, interval, moment, number, percent, typeset
 from reports.frames import RunData, conform
 from reports.metrics import METRICS, metric_rows, scaled, verdict
+from reports.svg import Chart
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _ROWS: Final = 100
@@ -46,10 +46,10 @@ def _write(text: str, out: Path) -> Path:
     """Write aside and rename, so that a reader never sees half a page."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=out.parent, suffix=".tmp", delete=False) as file:
-            file.write(text)
-        Path(file.name).chmod(0o644)
-        os.replace(file.name, out)  # noqa: PTH105 - the rename is the point
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".writing-") as aside:
+            file = Path(aside) / out.name
+            file.write_text(text, encoding="utf-8")
+            file.replace(out)
     except OSError as error:
         msg = f"The report {out.name} cannot be written: {error.strerror}."
         raise StorageError(msg, code="report-not-written", hint="Free or choose another folder for reports.") from error
@@ -64,7 +64,7 @@ def _difference(data: RunData) -> dict[str, Any]:
     return {name: scaled(row, field) for name, field in named.items()} | {"confidence": row["confidence"]}
 
 
-def _bars(data: RunData, labels: tuple[str, str]) -> list[charts.Chart]:
+def _bars(data: RunData, labels: tuple[str, str]) -> list[Chart]:
     found = []
     for key in ("rtfx", "peak_rss_mb"):
         row, metric = data.comparison(key), METRICS[key]
@@ -74,7 +74,7 @@ def _bars(data: RunData, labels: tuple[str, str]) -> list[charts.Chart]:
     return [chart for chart in found if chart]
 
 
-def _trend(history: pl.DataFrame, data: RunData, labels: tuple[str, str]) -> list[charts.Chart]:
+def _trend(history: pl.DataFrame, data: RunData, labels: tuple[str, str]) -> list[Chart]:
     rows = frames.trend(history, data)
     shown = [
         {"run_id": row["run_id"], "at": row["at"]}
@@ -83,7 +83,7 @@ def _trend(history: pl.DataFrame, data: RunData, labels: tuple[str, str]) -> lis
         for row in rows.to_dicts()
     ]
     numbers = ("a", "b", "difference", "low", "high")
-    schema = {"run_id": pl.String, "at": rows.schema["at"]} | dict.fromkeys(numbers, pl.Float64)
+    schema: dict[str, Any] = {"run_id": pl.String, "at": rows.schema["at"]} | dict.fromkeys(numbers, pl.Float64)
     return charts.trend_panels(pl.DataFrame(shown, schema=schema), labels, data.run_id)
 
 

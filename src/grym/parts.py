@@ -12,7 +12,7 @@ import tempfile
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +22,9 @@ from grym.describe import arrow_schema
 from grym.errors import GrymError, ResourceError, StorageError
 
 if TYPE_CHECKING:
-    from grym.schema import Table
     from collections.abc import Iterator, Mapping, Sequence
+
+    from grym.schema import Table
 
 UNREADABLE: Final = (OSError, ValueError, pa.ArrowException)  # what reading a damaged part raises
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

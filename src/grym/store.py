@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Final, TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 import pyarrow as pa
@@ -34,8 +34,9 @@ from grym.schema import TABLES, Table
 from grym.warehouse import SkippedPart, build, open_warehouse
 
 if TYPE_CHECKING:
-    import duckdb
     from collections.abc import Mapping, Sequence
+
+    import duckdb
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,149}")
 _ORPHAN_SECONDS: Final = 24 * 3600.0  # no landing takes a day: an older temporary file is a killed one's

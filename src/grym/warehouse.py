@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Final, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
 import pyarrow as pa
@@ -19,8 +19,8 @@ from grym.parts import UNREADABLE, load, reason
 from grym.schema import TABLES, Table
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
 STORAGE_VERSION: Final = "v1.2.0"  # the oldest DuckDB that opens the file; 2.0's own format shuts 1.x out
 _STAGED_PARTS: Final = 200  # parts in memory at once while building
@@ -95,7 +95,7 @@ def _fill(
     for statement in ddl(table):
         connection.execute(statement)
     name, columns = quoted(table.name), ", ".join(quoted(c.name) for c in table.columns)
-    connection.execute(f"CREATE TEMP TABLE staged AS SELECT *, 0::BIGINT AS _order FROM {name} LIMIT 0")
+    connection.execute(f"CREATE TEMP TABLE staged AS SELECT *, 0::BIGINT AS _order FROM {name} LIMIT 0")  # noqa: S608
     for chunk in _chunks(table, paths, skipped):
         connection.register("chunk", chunk)
         connection.execute("INSERT INTO staged SELECT * FROM chunk")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,7 +188,7 @@ def test_short_clips_count_as_a_second():
     [
         ("seven's", "abcdefghijklmnopqrstuvwxyz' ", 0),
         ("Seven 7", "abcdefghijklmnopqrstuvwxyz ", 2),
-        ("Grüße, 7 – ok!", None, 0),
+        ("Grüße, 7 - ok!", None, 0),
         ("<unk> a|b \ufffd\x00", None, 5),
     ],
 )
@@ -294,5 +295,8 @@ def test_the_module_is_light():
         "import sys, grym.quality; "
         "print([m for m in ('great_expectations', 'torch', 'prefect', 'pandas') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    source = Path(__file__).parents[2] / "src"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(source)}
+    )
     assert done.stdout.strip() == "[]"

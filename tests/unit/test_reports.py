@@ -8,7 +8,7 @@ import json
 import random
 import re
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from reports.clips import align, describe, outline, sound, worst_clips
 from reports.frames import RunData
 
 A, B = "wav2vec2-mini", "wav2vec2-mini-int8"
-DIGITS = "zero one two three four five six seven eight nine".split()
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 STARTED = datetime(2026, 11, 20, 9, 5, tzinfo=UTC)
 EVIL = "<script>alert(1)</script>"
 SLIPS = {"five": "nine", "nine": "five", "three": "tree", "eight": "ate", "four": "for", "six": "sick"}
@@ -89,8 +89,9 @@ def wer_row(run_id: str, a: float, b: float) -> dict[str, Any]:
     return comparison(
         run_id, "wer", "fraction", a, b, ci_low=d - 0.032, ci_high=d + 0.032, confidence=0.95, margin=0.005,
         p_value=0.31, method="speaker-clustered t", clusters=8,
-        sentence=f"Cannot tell {A} and {B} apart: the WER of {B} is {abs(100 * d):.1f} points {'higher' if d > 0 else 'lower'} "
-        f"(95 % interval {100 * d - 3.2:.1f} to {100 * d + 3.2:.1f}), which reaches beyond the margin of 0.5 points.",
+        sentence=f"Cannot tell {A} and {B} apart: the WER of {B} is {abs(100 * d):.1f} points "
+        f"{'higher' if d > 0 else 'lower'} (95 % interval {100 * d - 3.2:.1f} to {100 * d + 3.2:.1f}), which "
+        "reaches beyond the margin of 0.5 points.",
     )  # fmt: skip
 
 
@@ -160,8 +161,8 @@ def sample_run(run_id: str = "9c1e7a40b2d5-1", clip_count: int = 60) -> RunData:
         }
         for key, code, message in (
             ("test-901", "too-short", "test-901 lasts 0.02 s; the least is 0.05 s."),
-            ("test-902", "silent", "test-902 is silent: its level is −71 dBFS."),
-            ("test-903", "silent", "test-903 is silent: its level is −68 dBFS."),
+            ("test-902", "silent", "test-902 is silent: its level is -71 dBFS."),
+            ("test-903", "silent", "test-903 is silent: its level is -68 dBFS."),
         )
     ]  # fmt: skip
     models = [
@@ -333,7 +334,7 @@ def test_facts_survive_a_run_without_rows():
 
 def test_numbers_are_set_as_in_print():
     """True minus, thin spaces, no negative zero, a dash for what is missing."""
-    assert formats.number(-1234567.891, 1) == "−1\u202f234\u202f567.9"
+    assert formats.number(-1234567.891, 1) == "\N{MINUS SIGN}1\u202f234\u202f567.9"
     assert formats.number(-0.001, 2, signed=True) == "0.00"
     assert formats.number(None) == formats.number(float("nan")) == formats.MISSING
     assert formats.percent(0.0412) == "4.12"
@@ -502,7 +503,7 @@ def test_the_page_has_every_part_in_order(page):
     ]  # fmt: skip
     levels = [int(level) for level in re.findall(r"<h([1-6])", page)]
     assert levels.count(1) == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in pairwise(levels))
     assert '<html lang="en">' in page
     assert f"<title>{A} against {B} on digits</title>" in page
     assert re.findall(r"<th(?![^>]*\bscope=)[ >]", page) == []
@@ -577,10 +578,14 @@ def test_a_page_that_cannot_be_written_is_a_storage_error(tmp_path):
 def test_the_index_lists_runs_newest_first(data, tmp_path):
     """Each run has its figures and a link; one without a comparison has neither."""
     runs = [
-        {"run_id": run, "state": state, "flow": flow, "at": STARTED + timedelta(hours=hour), "dataset": "digits", "arm_a": A, "arm_b": B}
+        {
+            "run_id": run, "state": state, "flow": flow, "at": STARTED + timedelta(hours=hour), "dataset": "digits",
+            "arm_a": A, "arm_b": B,
+        }
         for run, state, flow, hour in (
             ("old-1", "started", "compare", 0), ("old-1", "finished", "compare", 9), ("new-1", "started", "compare", 2),
-            ("empty-1", "started", "compare", 1), ("empty-1", "finished", "compare", 3), ("else-1", "started", "train", 4),
+            ("empty-1", "started", "compare", 1), ("empty-1", "finished", "compare", 3),
+            ("else-1", "started", "train", 4),
         )
     ]  # fmt: skip
     compared = pl.DataFrame([wer_row("old-1", 0.05, 0.06)])

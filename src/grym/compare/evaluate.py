@@ -17,7 +17,7 @@ from grym.compare.score import Score, score
 from grym.compare.significance import rate_interval
 from grym.config import Settings
 from grym.corpus.manifest import Dataset
-from grym.models.interface import Options
+from grym.models.interface import AudioClip, Options
 from grym.worker.client import Worker
 
 
@@ -29,7 +29,7 @@ class SliceRate:
         slice: ``"all"`` or ``"column=value"``.
         clips: clips answered.
         words: reference words.
-        wer: pooled errors / words, as a fraction.
+        wer: pooled errors / words, as a fraction; ``None`` without reference words.
         ci_low: lower end of the 95 % interval, or ``None`` with fewer than two clusters.
         ci_high: upper end.
     """
@@ -37,7 +37,7 @@ class SliceRate:
     slice: str
     clips: int
     words: int
-    wer: float
+    wer: float | None
     ci_low: float | None
     ci_high: float | None
 
@@ -65,17 +65,21 @@ def evaluate(worker: Worker, dataset: Dataset, settings: Settings) -> list[Slice
     for clip, result in scores:
         slices = {**clip.entry.slices, "speaker": clip.entry.speaker}
         for column, value in slices.items():
+            if not value:
+                continue
             groups.setdefault(f"{column}={value}", []).append((clip, result))
-    return [_rate(name, groups[name]) for name in ("all", *sorted(set(groups) - {"all"}))]
+    known = all(clip.entry.speaker for clip in usable)
+    return [_rate(name, groups[name], by_speaker=known) for name in ("all", *sorted(set(groups) - {"all"}))]
 
 
-def _decoded(clip: Usable, settings: Settings):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _decoded(clip: Usable, settings: Settings) -> AudioClip:
     return decode(clip.entry.path, settings.audio, offset=clip.entry.offset, duration=clip.entry.duration)[0]
 
 
-def _rate(name: str, scores: Sequence[tuple[Usable, Score]]) -> SliceRate:
+def _rate(name: str, scores: Sequence[tuple[Usable, Score]], *, by_speaker: bool) -> SliceRate:
     errors = [result.errors for _, result in scores]
     words = [result.reference_words for _, result in scores]
-    speakers = [clip.entry.speaker or clip.clip_id for clip, _ in scores]
-    low, high = rate_interval(errors, words, speakers, 0.95)
-    return SliceRate(name, len(scores), sum(words), sum(errors) / max(1, sum(words)), low, high)
+    clusters = [clip.entry.speaker if by_speaker else clip.clip_id for clip, _ in scores]
+    low, high = rate_interval(errors, words, clusters, 0.95)
+    wer = sum(errors) / sum(words) if sum(words) else None
+    return SliceRate(name, len(scores), sum(words), wer, low, high)

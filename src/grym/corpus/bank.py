@@ -97,10 +97,18 @@ class Bank:
         groups: lists of takes with the share of clips that each list provides.
         how: augmentation.
         batch_seconds: rough amount of audio in a batch, in seconds.
+        string_share: share of longer clips that are strings spoken as one, where a group has them; the others are joined.
     """
 
-    def __init__(self, groups: Sequence[tuple[Sequence[Take], float]], how: Augmentation, batch_seconds: float) -> None:
+    def __init__(
+        self,
+        groups: Sequence[tuple[Sequence[Take], float]],
+        how: Augmentation,
+        batch_seconds: float,
+        string_share: float = 0.4,
+    ) -> None:
         self._how = how
+        self._string_share = string_share
         self._batch_seconds = batch_seconds
         self._singles: list[list[list[Take]]] = []
         self._strings: list[list[Take]] = []
@@ -132,7 +140,7 @@ class Bank:
     def _draft(self, count: int, rng: np.random.Generator, *, joined_only: bool) -> Clip:
         group = int(rng.choice(len(self._weights), p=self._weights))
         strings = self._strings[group]
-        if count > 1 and strings and not joined_only and rng.random() < 0.4:  # noqa: PLR2004
+        if count > 1 and strings and not joined_only and rng.random() < self._string_share:
             some = (strings[int(rng.integers(len(strings)))] for _ in range(12))
             same = [take for take in some if len(take.words) == count]
             if same:

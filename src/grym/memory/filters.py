@@ -6,11 +6,13 @@ Knows the columns of the feature store and how Lance quotes; not how it searches
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from grym.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 COLUMNS: Final = (
     "id",

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from grym.audio import decode
 from grym.config import Settings
 from grym.errors import ConfigError
@@ -57,7 +60,7 @@ def _newest_space(store: FeatureStore, model: str) -> Space:
     return spaces[-1]
 
 
-def _features(path: Path, name: str, settings: Settings):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _features(path: Path, name: str, settings: Settings) -> npt.NDArray[np.float32]:
     clip, _ = decode(path, settings.audio)
     worker = Worker(
         settings.model(name), settings.worker, settings.home / "scratch" / "search", plugins=settings.plugins.paths

@@ -24,9 +24,12 @@ class TrainSpec:
         voices: synthetic training voices.
         strings_per_voice: digit strings by each of them, beside the ten single digits.
         fsdd_share: share of clips from real recordings.
+        string_share: share of the synthetic voices' longer clips that were spoken as one string.
         leave_out: speakers of the real recordings that are not trained on.
         checkpoint_every: steps between checkpoints.
         average_decay: decay of the moving average of the weights, which is what is exported.
+        stop_after: step after which the stage is exported although its schedule goes on; 0 goes to the end.
+        start_from: key of the stage whose exported weights this one starts from; empty starts from scratch.
     """
 
     steps: int = 6000
@@ -38,9 +41,12 @@ class TrainSpec:
     voices: int = 464
     strings_per_voice: int = 5
     fsdd_share: float = 0.55
+    string_share: float = 0.4
     leave_out: tuple[str, ...] = ()
     checkpoint_every: int = 250
     average_decay: float = 0.999
+    stop_after: int = 0
+    start_from: str = ""
 
     @classmethod
     def from_json(cls, text: str) -> TrainSpec:
@@ -61,3 +67,34 @@ class TrainSpec:
     def key(self) -> str:
         """Identity of the training; a checkpoint of another key is refused."""
         return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def mini_stages(seed: int = 20261120, voices: int = 464, scale: float = 1.0) -> tuple[TrainSpec, ...]:
+    """The two stages of ``wav2vec2-mini``.
+
+    The first learns letters and words, mostly from joined digits. The second
+    hears more strings that synthetic voices spoke as one: after the first,
+    most errors were words run together ("foursix").
+
+    Args:
+        seed: seed of everything that is drawn.
+        voices: synthetic training voices.
+        scale: factor on every number of steps, for quick trials.
+    """
+
+    def steps(count: int) -> int:
+        return max(1, round(count * scale))
+
+    first = TrainSpec(steps=steps(5000), alignment_steps=steps(400), stop_after=steps(3000), seed=seed, voices=voices)
+    second = TrainSpec(
+        steps=steps(3500),
+        alignment_steps=0,
+        learning_rate=1.2e-3,
+        seed=seed + 1,
+        voices=voices,
+        strings_per_voice=12,
+        fsdd_share=0.4,
+        string_share=0.75,
+        start_from=first.key,
+    )
+    return first, second

@@ -84,8 +84,8 @@ def build_options(options_type: type[T], values: Mapping[str, Any], owner: str) 
     Raises:
         ConfigError: an unknown, missing or wrong option; the message names the right ones.
     """
-    fields = {f.name: getattr(f.type, "__name__", f.type) for f in dataclasses.fields(cast("Any", options_type))}
-    right = ", ".join(f"{name} ({kind})" for name, kind in fields.items()) or "none"
+    fields = {f.name: f for f in dataclasses.fields(cast("Any", options_type))}
+    right = ", ".join(map(_describe, fields.values())) or "none"
     unknown = sorted(set(values) - set(fields))
     if unknown:
         msg = f"Unknown option {', '.join(map(repr, unknown))} of {owner}."
@@ -118,6 +118,12 @@ def revision_hash(files: Sequence[Path], facts: Mapping[str, object]) -> str:
             raise ModelError(msg, code="missing-file", hint="Check the model's path in grym.toml.") from error
     total.update(json.dumps(dict(facts), sort_keys=True).encode())
     return total.hexdigest()[:16]
+
+
+def _describe(option: dataclasses.Field[Any]) -> str:
+    if option.default is not dataclasses.MISSING:
+        return f"{option.name}={option.default!r}"
+    return option.name if option.default_factory is not dataclasses.MISSING else f"{option.name} (required)"
 
 
 def _adapters() -> dict[str, str]:

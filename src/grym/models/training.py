@@ -27,7 +27,14 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Processor
+from safetensors.torch import load_file
+from transformers import (
+    Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+    Wav2Vec2Processor,
+)
 
 from grym.corpus.augment import Augmentation
 from grym.corpus.bank import Bank, Clip, load_fsdd, synthesize
@@ -104,12 +111,14 @@ def emit(**event: object) -> None:
 class Trainer:
     """Model, optimizer, schedule and their checkpoint."""
 
-    def __init__(self, spec: TrainSpec, bank: Bank, out: Path) -> None:
+    def __init__(self, spec: TrainSpec, bank: Bank, out: Path, start: Path | None = None) -> None:
         self._spec = spec
         self._bank = bank
         self._checkpoint = out / "checkpoint.pt"
         torch.manual_seed(spec.seed)
         self.model = Wav2Vec2ForCTC(mini_config())
+        if start is not None:
+            self.model.load_state_dict(load_file(start / "model.safetensors"))
         self.model.config._attn_implementation = "eager"  # sdpa takes 43 % of a step on CPU
         decay = [p for p in self.model.parameters() if p.ndim > 1]
         rest = [p for p in self.model.parameters() if p.ndim <= 1]
@@ -123,6 +132,7 @@ class Trainer:
         )
         self._average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.step = 0
+        self._last = spec.stop_after or spec.steps
         if self._checkpoint.is_file():
             self._restore()
 
@@ -166,19 +176,27 @@ class Trainer:
             self.step = step + 1
             if self.step % 50 == 0:
                 rate = (self.step - seen) / (time.monotonic() - started)
-                emit(event="step", step=self.step, steps=self._spec.steps, loss=round(loss, 4), steps_per_second=round(rate, 3))
-            if self.step % self._spec.checkpoint_every == 0 or self.step == self._spec.steps:
+                emit(
+                    event="step",
+                    step=self.step,
+                    steps=self._spec.steps,
+                    loss=round(loss, 4),
+                    steps_per_second=round(rate, 3),
+                )
+            if self.step % self._spec.checkpoint_every == 0 or self.step == self._last:
                 self.save()
 
     def _batches(self, first: int) -> Iterator[tuple[int, list[Clip]]]:
         ready: queue.Queue[tuple[int, list[Clip]]] = queue.Queue(maxsize=4)
 
         def fill() -> None:
-            for step in range(first, self._spec.steps):
-                ready.put((step, self._bank.batch(self._spec.seed, step, joined_only=step < self._spec.alignment_steps)))
+            for step in range(first, self._last):
+                ready.put(
+                    (step, self._bank.batch(self._spec.seed, step, joined_only=step < self._spec.alignment_steps))
+                )
 
         threading.Thread(target=fill, daemon=True).start()
-        for _ in range(first, self._spec.steps):
+        for _ in range(first, self._last):
             yield ready.get()
 
     def _train(self, clips: list[Clip], *, align: bool) -> float:
@@ -232,10 +250,11 @@ class Trainer:
 def build_bank(spec: TrainSpec, fsdd: Path | None) -> Bank:
     """Real takes (where a folder is given) and synthetic voices, in the shares of the specification."""
     synthetic = synthesize(spec.voices, spec.strings_per_voice, spec.seed)
-    if fsdd is None:
-        return Bank([(synthetic, 1.0)], Augmentation(), spec.batch_seconds)
-    real = load_fsdd(fsdd, leave_out=spec.leave_out)
-    return Bank([(real, spec.fsdd_share), (synthetic, 1.0 - spec.fsdd_share)], Augmentation(), spec.batch_seconds)
+    groups = [(synthetic, 1.0)]
+    if fsdd is not None:
+        real = load_fsdd(fsdd, leave_out=spec.leave_out)
+        groups = [(real, spec.fsdd_share), (synthetic, 1.0 - spec.fsdd_share)]
+    return Bank(groups, Augmentation(), spec.batch_seconds, spec.string_share)
 
 
 def main() -> None:
@@ -243,13 +262,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train wav2vec2-mini.")
     parser.add_argument("--spec", default="{}", help="fields of TrainSpec as a JSON object")
     parser.add_argument("--fsdd", type=Path, default=None)
+    parser.add_argument("--start", type=Path, default=None, help="folder of the exported stage to start from")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     spec = TrainSpec.from_json(options.spec)
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(os.cpu_count() or 1)
     emit(event="data", voices=spec.voices)
-    trainer = Trainer(spec, build_bank(spec, options.fsdd), options.out)
+    trainer = Trainer(spec, build_bank(spec, options.fsdd), options.out, options.start)
     trainer.run()
     trainer.export(options.out / "model")
     emit(event="done", step=trainer.step, folder=str(options.out / "model"))

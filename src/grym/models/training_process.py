@@ -20,13 +20,16 @@ from grym.errors import WorkerError
 from grym.models.recipe import TrainSpec
 
 
-def train(spec: TrainSpec, out: Path, *, fsdd: Path | None = None) -> Iterator[dict[str, Any]]:
+def train(
+    spec: TrainSpec, out: Path, *, fsdd: Path | None = None, start: Path | None = None
+) -> Iterator[dict[str, Any]]:
     """Train, or go on training, and yield the process's events as they come.
 
     Args:
         spec: the recipe.
         out: folder of checkpoint and exported model (``out/model``).
         fsdd: folder of the Free Spoken Digit Dataset; without it only synthetic voices are used.
+        start: exported model to start from; default random weights.
 
     Yields:
         Events with the key ``event``: ``data``, ``resume``, ``step`` (with loss), ``done`` (with folder).
@@ -40,6 +43,8 @@ def train(spec: TrainSpec, out: Path, *, fsdd: Path | None = None) -> Iterator[d
     command += ["--spec", json.dumps(dataclasses.asdict(spec))]
     if fsdd is not None:
         command += ["--fsdd", str(fsdd)]
+    if start is not None:
+        command += ["--start", str(start)]
     source = str(Path(grym.__file__).resolve().parent.parent)
     environment = {**os.environ, "PYTHONPATH": source, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     with (out / "training.log").open("ab") as log:

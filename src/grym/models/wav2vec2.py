@@ -182,13 +182,9 @@ class Wav2Vec2:
 
     def _failed(self, clip: AudioClip, error: GrymError, loaded: _Loaded) -> Answer:
         card = loaded.card
-        return Answer(
-            clip.id, None, rung=card.rung, model=card.name, revision=card.revision, error=error.record()
-        )
+        return Answer(clip.id, None, rung=card.rung, model=card.name, revision=card.revision, error=error.record())
 
-    def _answer(
-        self, clip: AudioClip, emission: Emission, seconds: float, options: Options, loaded: _Loaded
-    ) -> Answer:
+    def _answer(self, clip: AudioClip, emission: Emission, seconds: float, options: Options, loaded: _Loaded) -> Answer:
         if not np.isfinite(emission.log_probabilities).all():
             return self._failed(clip, ModelError("The model answered with NaN.", code="not-finite"), loaded)
         said = decode(emission, loaded.vocabulary, loaded.blank, loaded.delimiter)
@@ -224,7 +220,9 @@ class Wav2Vec2:
         return [
             Emission(
                 log_probabilities=np.concatenate([scores for scores, _ in part]),
-                hidden_mean=np.concatenate([hidden for _, hidden in part]).mean(axis=0, dtype=np.float64).astype(np.float32),
+                hidden_mean=np.concatenate([hidden for _, hidden in part])
+                .mean(axis=0, dtype=np.float64)
+                .astype(np.float32),
                 seconds_per_frame=seconds_per_frame,
                 seconds=clip.seconds,
                 vocabulary=loaded.vocabulary,
@@ -298,9 +296,7 @@ def _forward(
         hidden = loaded.base.encoder(projected, attention_mask=mask)[0]
         scores = loaded.network.lm_head(hidden).float().log_softmax(-1)
         hidden = hidden.float()
-        return [
-            (scores[i, :n].cpu().numpy(), hidden[i, :n].cpu().numpy()) for i, n in enumerate(lengths)
-        ]
+        return [(scores[i, :n].cpu().numpy(), hidden[i, :n].cpu().numpy()) for i, n in enumerate(lengths)]
 
 
 def checkpoint_folder(path: str) -> Path:
