@@ -25,8 +25,9 @@ from grym.config import Settings, load_settings
 from grym.corpus.loaders import load_dataset
 from grym.corpus.manifest import Dataset
 from grym.environment import hardware, versions
-from grym.errors import ConfigError, QualityError
+from grym.errors import ConfigError
 from grym.memory.features import FeatureStore
+from grym.quality import Judgement
 from grym.store import Store
 from tasks import policies
 from tasks.audio import CHUNK, check_audio
@@ -79,7 +80,7 @@ def compare(
     settings = with_names(load_settings(), a=a, b=b, dataset=dataset)
     counter = _Counter()
     found = load_dataset(dataset, settings)
-    usable, refused = _check(found, settings, counter)
+    usable, refused, judgements = _check(found, settings, counter)
     arms = start_arms(settings, {"a": a, "b": b}, settings.home / "scratch")
     try:
         revisions = {letter: arms[letter].card.revision for letter in ARMS}
@@ -89,12 +90,14 @@ def compare(
                 usable, revisions, settings.compare, store, new=new, complete=_complete(settings.home)
             )
             session = Session(settings, plan, arms, store, FeatureStore(settings.home), judge, found.name)
-            return _run(session, refused, counter)
+            return _run(session, refused, judgements, counter)
     finally:
         stop_arms(arms)
 
 
-def _run(session: Session, refused: Sequence[Refused], counter: _Counter) -> Compared:
+def _run(
+    session: Session, refused: Sequence[Refused], judgements: Sequence[Judgement], counter: _Counter
+) -> Compared:
     settings, plan, store = session.settings, session.plan, session.store
     facts = {
         "versions": versions(),
@@ -102,7 +105,7 @@ def _run(session: Session, refused: Sequence[Refused], counter: _Counter) -> Com
         "dataset_fingerprint": fingerprint(plan.clips),
         "flow_run_id": str(runtime.flow_run.id or ""),
     }
-    session.open(refused, facts)
+    session.open(refused, judgements, facts)
     for letter in ARMS:
         _throughput(session, letter, counter)
     if "latency" not in store.landed("operations", plan.run):
@@ -136,25 +139,24 @@ class _Counter:
         self.value += count
 
 
-def _check(found: Dataset, settings: Settings, counter: _Counter) -> tuple[list[Usable], list[Refused]]:
+def _check(found: Dataset, settings: Settings, counter: _Counter) -> tuple[list[Usable], list[Refused], list[Judgement]]:
     chunks = [found.entries[i : i + CHUNK] for i in range(0, len(found.entries), CHUNK)]
     counter.add(len(chunks))
     futures = [check_audio.submit(chunk, settings.audio) for chunk in chunks]
     usable: list[Usable] = []
+    judgements: list[Judgement] = []
     refused = refusals(found)
     for future in futures:
-        good, bad, judgements = future.result()
+        good, bad, judged = future.result()
         usable += good
         refused += bad
-        for rule in (rule for judgement in judgements for rule in judgement.stopping):
-            msg = f"Gate {rule.suite} stopped the dataset: {rule.rule} ({rule.status}). {rule.reason}"
-            raise QualityError(msg, code=rule.rule)
+        judgements += judged
     usable, twins = distinct(usable)
     if not usable:
         reasons = sorted({item.error.code for item in [*refused, *twins]})
         msg = f"No clip of {found.name} can be used: {', '.join(reasons)}."
         raise ConfigError(msg, code="no-usable-clips", hint="See the messages above and mend the dataset.")
-    return usable, [*refused, *twins]
+    return usable, [*refused, *twins], judgements
 
 
 def _throughput(session: Session, letter: str, counter: _Counter) -> None:

@@ -138,7 +138,7 @@ def drain(api_url: str, flow_run_id: str, expected: int, seconds: float = 30) ->
 
 
 def state(home: Path) -> State:
-    """What the home's server is doing; starts and changes nothing."""
+    """What the home's server is doing; starts and stops nothing."""
     place = _place(home)
     record = place.record()
     if record is None or not record.alive:

@@ -10,7 +10,7 @@ import shlex
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -21,7 +21,9 @@ from reports.clips import AudioSource, worst_clips
 from reports.formats import MISSING, count, duration, flat, interval, moment, number, percent, typeset
 from reports.frames import RunData, conform
 from reports.metrics import METRICS, metric_rows, scaled, verdict
-from reports.svg import Chart
+
+if TYPE_CHECKING:
+    from reports.svg import Chart
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _ROWS: Final = 100

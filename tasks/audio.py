@@ -23,13 +23,18 @@ def check_audio(
     entries: Sequence[Entry], limits: AudioLimits
 ) -> tuple[list[Usable], list[Refused], list[Judgement]]:
     """Decode, measure and gate some clips; a bad clip is refused, the others go on."""
-    usable, refused = check_entries(entries, limits)
+    import pandas as pd
+
+    rows: list[pd.DataFrame] = []
+    usable, refused = check_entries(
+        entries, limits, lambda clip, measured: rows.append(audio_frame([clip], [asdict(measured)]))
+    )
     if not usable:
         return usable, refused, []
-    rows = [{"clip_id": clip.clip_id, **asdict(clip.measured)} for clip in usable]
-    judgement = judge("input_audio", audio_frame(rows), f"input-{usable[0].entry.key}")
+    judgement = judge("input_audio", pd.concat(rows, ignore_index=True), f"input-{usable[0].clip_id[:16]}")
+    judgement.require()
     held = judgement.held_rows
-    for position, (rule, reason) in held.items():
-        error = QualityError(f"The clip broke the rule {rule}: {reason}", code=rule)
+    for position, broken in held.items():
+        error = QualityError(f"The clip broke a rule: {broken.reason}", code=broken.rule)
         refused.append(Refused(usable[position].entry.key, "gate:input_audio", error.record()))
     return [clip for i, clip in enumerate(usable) if i not in held], refused, [judgement]

@@ -58,15 +58,18 @@ def _column(table: Table, field: Any, values: Sequence[object]) -> Any:
         msg = f"{where} belongs to the key and is empty in row {values.index(None)}."
         raise StorageError(msg, code="empty-key", hint="Give every row its key.")
     try:
-        return pa.array([_value(v) for v in values], field.type)
+        return pa.array([_value(v, field.type) for v in values], field.type)
     except (TypeError, ValueError, pa.ArrowException) as error:
         msg = f"{where} is of type {field.type} and cannot hold a given value: {reason(error)}."
         raise StorageError(msg, code="wrong-type", hint="Convert the value; JSON goes in as text.") from error
 
 
-def _value(value: object) -> object:
+def _value(value: object, kind: Any) -> object:
     if isinstance(value, (float, np.floating)) and math.isnan(value):
         return None  # a rate without a denominator is unknown, and one NaN would spoil every sum in SQL
+    if isinstance(value, (float, np.floating)) and kind == pa.int64() and not value.is_integer():
+        msg = f"{value} is not a whole number"  # Arrow would cut it off without a word
+        raise ValueError(msg)
     if isinstance(value, datetime) and value.tzinfo is None:
         msg = f"the time {value.isoformat()} has no time zone"
         raise ValueError(msg)

@@ -48,8 +48,9 @@ def browse(page: Path, folder: Path, *options: str) -> subprocess.CompletedProce
     """Open a page in a fresh headless profile, print its DOM, and keep console and network logs in ``folder``."""
     quiet = "--disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
     command = [
-        str(CHROMIUM), "--headless", "--hide-scrollbars", "--no-sandbox", "--disable-gpu", *quiet.split(),
-        "--enable-logging=stderr",        f"--user-data-dir={folder / 'profile'}", f"--log-net-log={folder / 'net.json'}",
+        str(CHROMIUM), "--headless", "--hide-scrollbars", "--no-sandbox", "--disable-gpu",
+        *quiet.split(), "--enable-logging=stderr",
+        f"--user-data-dir={folder / 'profile'}", f"--log-net-log={folder / 'net.json'}",
         "--host-resolver-rules=MAP * ~NOTFOUND", *options, "--dump-dom", page.as_uri(),
     ]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)

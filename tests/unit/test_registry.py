@@ -32,12 +32,14 @@ class Naked:
 
 
 def fake(**options):
+    """A fake model; the script may be a mapping."""
     if isinstance(options.get("script"), dict):
         options["script"] = json.dumps(options["script"])
     return load_model(ModelSpec(name="f", adapter="fake", options=options))
 
 
 def clip(name="a", seconds=0.5, seed=0):
+    """A clip of seeded noise at 16 kHz."""
     samples = np.random.default_rng(seed).normal(size=int(seconds * 16_000)).astype(np.float32)
     return AudioClip(name, samples, 16_000)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -19,6 +19,7 @@ from grym.batching import Batch, plan_batches
 from grym.config import AudioLimits, CompareSettings
 from grym.corpus.manifest import Dataset, Entry
 from grym.errors import ErrorRecord, GrymError, ManifestError
+from grym.models.interface import AudioClip
 from grym.store import RunRef, Store
 
 
@@ -58,8 +59,16 @@ class Plan:
     latency_sample: tuple[str, ...]
 
 
-def check_entries(entries: Sequence[Entry], limits: AudioLimits) -> tuple[list[Usable], list[Refused]]:
-    """Decode and measure every clip; a clip that cannot be used is refused with its reason."""
+def check_entries(
+    entries: Sequence[Entry], limits: AudioLimits, see: Callable[[AudioClip, Measured], object] | None = None
+) -> tuple[list[Usable], list[Refused]]:
+    """Decode and measure every clip; a clip that cannot be used is refused with its reason.
+
+    Args:
+        entries: rows of a manifest.
+        limits: what a usable clip is.
+        see: called with each usable clip while its samples are in memory; they are dropped afterwards.
+    """
     usable: list[Usable] = []
     refused: list[Refused] = []
     for entry in entries:
@@ -69,6 +78,8 @@ def check_entries(entries: Sequence[Entry], limits: AudioLimits) -> tuple[list[U
             refused.append(Refused(entry.key, "audio", error.record()))
         else:
             usable.append(Usable(entry, clip.id, measured))
+            if see is not None:
+                see(clip, measured)
     return usable, refused
 
 

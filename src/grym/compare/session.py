@@ -28,7 +28,7 @@ from grym.config import Settings
 from grym.errors import GrymError, QualityError, WorkerError
 from grym.memory.features import FeatureStore, space_name
 from grym.models.interface import Answer, AudioClip, Card, Options
-from grym.quality import Judgement, features_frame, response_frame, transcription_frame
+from grym.quality import Held, Judgement, features_frame, response_frame, transcription_frame
 from grym.store import Store
 from grym.worker.client import Usage, Worker
 
@@ -96,9 +96,12 @@ class Session:
         """The planned clip of that content id."""
         return self._by_id[clip_id]
 
-    def open(self, refused: Sequence[Refused], facts: Mapping[str, str]) -> None:
-        """Land what is known before the first model answers: run, clips, models, quarantine."""
+    def open(self, refused: Sequence[Refused], judgements: Sequence[Judgement], facts: Mapping[str, str]) -> None:
+        """Land what is known before the first model answers: run, clips, models, quarantine, the audio's quality."""
         run = self.plan.run
+        self.judgements += judgements
+        rows = [row for judgement in judgements for row in judgement.rows(run.id)]
+        self.store.land("quality", rows, run=run, part="input")
         if "started" not in self.store.landed("runs", run):
             self.store.land("runs", [self._run_row("started", facts)], run=run, part="started")
         self.store.land("clips", [clip_row(c, self.dataset) for c in self.plan.clips], run=run, part="all")
@@ -248,7 +251,7 @@ class Session:
         card = self.arms[letter].card
         return Answer(clip_id, None, rung=card.rung, model=card.name, revision=card.revision, error=error.record())
 
-    def _gate(self, letter: str, batch: Batch, answered: _Answered) -> dict[str, tuple[str, str]]:
+    def _gate(self, letter: str, batch: Batch, answered: _Answered) -> dict[str, Held]:
         """Judge answers and features; returns held clips with rule and reason.
 
         Raises:
@@ -268,23 +271,23 @@ class Session:
                 self.arms[letter].card.feature_dim,
             )
             judgements.append(self.judge("features", frame, subject))
-        held: dict[str, tuple[str, str]] = {}
+        held: dict[str, Held] = {}
         for judgement in judgements:
-            for position, rule in judgement.held_rows.items():
-                held.setdefault(good[position].clip_id, rule)
-        rows = [row for judgement in judgements for row in judgement.table_rows(self.plan.run.id)]
+            for position, broken in judgement.held_rows.items():
+                held.setdefault(good[position].clip_id, broken)
+        rows = [row for judgement in judgements for row in judgement.rows(self.plan.run.id)]
         self.store.land("quality", rows, run=self.plan.run, part=subject)
         self.judgements += judgements
         for judgement in judgements:
-            _stop_on_failure(judgement)
+            judgement.require()
         return held
 
     def _record(self, judgement: Judgement, part: str) -> None:
-        self.store.land("quality", judgement.table_rows(self.plan.run.id), run=self.plan.run, part=part)
+        self.store.land("quality", judgement.rows(self.plan.run.id), run=self.plan.run, part=part)
         self.judgements.append(judgement)
-        _stop_on_failure(judgement)
+        judgement.require()
 
-    def _remember(self, letter: str, answered: _Answered, held: Mapping[str, tuple[str, str]]) -> None:
+    def _remember(self, letter: str, answered: _Answered, held: Mapping[str, Held]) -> None:
         card = self.arms[letter].card
         rows = []
         for answer in answered.answers:
@@ -310,7 +313,7 @@ class Session:
             self.memory.store(rows, space=space_name(card.name, card.revision, card.feature_dim))
 
     def _outcomes(
-        self, letter: str, batch: Batch, answers: Sequence[Answer], held: Mapping[str, tuple[str, str]]
+        self, letter: str, batch: Batch, answers: Sequence[Answer], held: Mapping[str, Held]
     ) -> tuple[list[dict[str, object]], list[dict[str, object]], list[dict[str, object]]]:
         """Rows of ``outcomes``, ``words`` and ``quarantine`` for a batch."""
         normalizer = get_normalizer(self.settings.compare.normalizer)
@@ -339,8 +342,8 @@ class Session:
             }
             problem = answer.error
             if problem is None and answer.clip_id in held:
-                rule, reason = held[answer.clip_id]
-                problem = QualityError(f"The gate held the answer: {reason}", code=rule).record()
+                broken = held[answer.clip_id]
+                problem = QualityError(f"The gate held the answer: {broken.reason}", code=broken.rule).record()
             if problem is not None:
                 row |= {
                     "status": "failed" if answer.error is not None else "held",
@@ -433,15 +436,6 @@ def _segments(answer: Answer) -> str:
         ],
         ensure_ascii=False,
     )
-
-
-def _stop_on_failure(judgement: Judgement) -> None:
-    """Raise when a suite failed as a whole; rows that broke a row-level rule were held instead."""
-    broken = list(judgement.stopping)
-    if broken:
-        first = broken[0]
-        msg = f"Gate {judgement.suite} stopped {judgement.subject}: {first.rule} ({first.status}). {first.reason}"
-        raise QualityError(msg, code=first.rule, hint="See table quality for every rule.")
 
 
 def start_arms(settings: Settings, names: Mapping[str, str], scratch: Path) -> dict[str, Arm]:

@@ -1,0 +1,220 @@
+"""The SQL views of ``reports/sql`` and the analysts' page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from grym.compare.verdict import compare_run
+from grym.describe import main, page, read_views
+from grym.errors import ConfigError
+from grym.schema import TABLES
+from grym.store import RunRef, Store
+
+ROOT = Path(__file__).parents[2]
+VIEWS = ROOT / "reports" / "sql"
+NAMES = ("ab_by_slice", "ab_clips", "ab_summary")
+DONE, HALF, OTHER = (RunRef(f"{name}-1", "2026-11-20") for name in ("done", "half", "other"))
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+# key, speaker, slices, reference words and characters, errors (substitutions, deletions, insertions) of a and b
+CLIPS = (
+    ("one", "s1", {"noise": "street"}, 10, (1, 0, 0), (2, 0, 1)),
+    ("two", "s1", {"noise": "none", "speaker": "shadow"}, 2, (0, 1, 1), (0, 0, 0)),
+    ("three", "s2", {"noise": "street"}, 8, (0, 0, 0), (1, 0, 0)),
+    ("four", "", {}, 5, (1, 1, 1), None),
+    ("five", "s2", {"noise": ""}, 0, (0, 0, 2), (0, 0, 0)),
+)
+
+
+def outcome(arm: str, key: str, words: int, errors: tuple[int, int, int] | None) -> dict[str, object]:
+    """An answer of one arm; without errors the model failed."""
+    row: dict[str, object] = {"arm": arm, "clip_id": f"id-{key}", "batch_id": "b0", "compute_seconds": 0.5}
+    if errors is None:
+        return {**row, "status": "failed"}
+    counts = dict(zip(("substitutions", "deletions", "insertions"), errors, strict=True))
+    scores = {"reference_words": words, "reference_characters": 4 * words, "character_errors": sum(errors)}
+    return {**row, "status": "ok", "hypothesis": f"{arm} {key}", "normalizer": "basic", **counts, **scores}
+
+
+def call(arm: str, kind: str, name: str, clip: str, seconds: float, mb: float) -> dict[str, object]:
+    """A call to a model that took so many seconds for ten seconds of audio."""
+    times = {"audio_seconds": 10.0, "wall_seconds": seconds, "peak_rss_mb": mb}
+    return {"arm": arm, "pass": kind, "call": name, "clip_id": clip, "status": "ok", **times}
+
+
+def land_done(store: Store) -> None:
+    """A finished comparison of five clips, one of which b did not answer."""
+    runs = {"flow": "compare", "run_key": "k", "ordinal": 1, "dataset": "digits", "arm_a": "base", "arm_b": "small"}
+    store.land("runs", [{**runs, "state": "started", "at": NOON}], run=DONE, part="started")
+    store.land("runs", [{**runs, "state": "finished", "at": NOON + timedelta(hours=1)}], run=DONE, part="finished")
+    clips = [
+        {"clip_id": f"id-{k}", "key": k, "speaker": s, "slices": json.dumps(x), "seconds": 2.0, "reference": k}
+        for k, s, x, *_ in CLIPS
+    ]
+    store.land("clips", clips, run=DONE, part="all")
+    for arm, place in (("a", 4), ("b", 5)):
+        rows = [outcome(arm, clip[0], clip[3], clip[place]) for clip in CLIPS]  # type: ignore[arg-type]
+        store.land("outcomes", rows, run=DONE, part=f"{arm}-b0")
+    calls = [call("a", "throughput", "b0", "", 2.0, 100.0), call("b", "throughput", "b0", "", 1.0, 80.0)]
+    # Clip one: 100, 300 ms and 50, 70 ms; clip two: 400 and 160 ms; clip four in arm a only.
+    latencies = (("a", "one", 0.1), ("a", "one", 0.3), ("b", "one", 0.05), ("b", "one", 0.07))
+    latencies += (("a", "two", 0.4), ("b", "two", 0.16), ("a", "four", 9.0))
+    calls += [call(arm, "latency", f"{k}-{i}", f"id-{k}", s, 120.0) for i, (arm, k, s) in enumerate(latencies)]
+    calls += [call("a", "warmup", "warmup", "", 50.0, 90.0)]
+    store.land("operations", calls, run=DONE, part="all")
+    tested = {"metric": "wer", "ci_low": -0.1, "ci_high": 0.2, "p_value": 0.4, "verdict": "cannot tell"}
+    store.land("comparisons", [{**tested, "sentence": "Too few."}], run=DONE, part="all")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A published home with a finished comparison, one just started, and a run of another flow."""
+    store = Store(tmp_path_factory.mktemp("home"))
+    land_done(store)
+    started = {"state": "started", "at": NOON, "arm_a": "base", "arm_b": "small"}
+    store.land("runs", [{**started, "flow": "compare"}], run=HALF, part="started")
+    store.land("clips", [{"clip_id": "x", "key": "x", "slices": "not json"}], run=HALF, part="all")
+    store.land("runs", [{**started, "flow": "remember"}], run=OTHER, part="started")
+    store.land("clips", [{"clip_id": "x", "key": "x"}], run=OTHER, part="all")
+    store.publish(VIEWS)
+    return store.home
+
+
+@pytest.fixture
+def warehouse(home: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The published warehouse."""
+    with Store(home).connect() as connection:
+        yield connection
+
+
+def rows(warehouse: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
+    """The result as dicts."""
+    return warehouse.sql(query).pl().to_dicts()
+
+
+def test_summary_pools_counts_over_clips_both_arms_answered(warehouse: duckdb.DuckDBPyConnection) -> None:
+    """Error rates are sums over sums; the clip that b did not answer is counted as a failure only."""
+    (row,) = rows(warehouse, "FROM ab_summary WHERE run_id = 'done-1'")
+    assert (row["clips"], row["scored_clips"], row["failures_a"], row["failures_b"]) == (5, 4, 0, 1)
+    assert row["reference_words"] == 20
+    assert [row[f"{kind}_{arm}"] for arm in "ab" for kind in ("substitutions", "deletions", "insertions")] == [
+        1, 1, 3, 3, 0, 1,
+    ]  # fmt: skip
+    assert (row["wer_a"], row["wer_b"]) == pytest.approx((5 / 20, 4 / 20))
+    assert (row["wer_difference"], row["wer_percent_change"]) == pytest.approx((-0.05, -20.0))
+    assert (row["cer_a"], row["cer_b"]) == pytest.approx((5 / 80, 4 / 80))
+
+
+def test_summary_has_speed_memory_and_verdict(warehouse: duckdb.DuckDBPyConnection) -> None:
+    """Latency is the median of repeats, then the quantile over common clips; warm-up counts for memory only."""
+    (row,) = rows(warehouse, "FROM ab_summary WHERE run_id = 'done-1'")
+    assert (row["latency_clips"], row["latency_p50_ms_a"], row["latency_p50_ms_b"]) == pytest.approx((2, 300, 110))
+    assert (row["latency_p95_ms_a"], row["latency_p95_ms_b"]) == pytest.approx((390, 155))
+    assert row["latency_p50_ms_percent_change"] == pytest.approx(100 * (110 - 300) / 300)
+    assert (row["rtfx_a"], row["rtfx_b"], row["rtfx_percent_change"]) == pytest.approx((5, 10, 100))
+    assert (row["peak_rss_mb_a"], row["peak_rss_mb_b"], row["peak_rss_mb_difference"]) == (120, 120, 0)
+    assert (row["verdict"], row["sentence"], row["wer_ci_high"]) == ("cannot tell", "Too few.", 0.2)
+    assert (row["finished_at"] - row["started_at"]) == timedelta(hours=1)
+
+
+def test_summary_agrees_with_the_comparison_that_reports_show(home: Path, warehouse: duckdb.DuckDBPyConnection) -> None:
+    """The view and grym.compare give one number for one metric."""
+    store = Store(home)
+    tables = [store.read(name, DONE) for name in ("outcomes", "clips", "operations")]
+    expected = compare_run(
+        *tables, name_a="base", name_b="small", run_id=DONE.id, confidence=0.95, margin_wer=0.005, seed=7
+    )
+    (row,) = rows(warehouse, "FROM ab_summary WHERE run_id = 'done-1'")
+    named = {"latency_p50": "latency_p50_ms", "latency_p95": "latency_p95_ms"}
+    for metric in expected:
+        name = named.get(metric["metric"], metric["metric"])
+        assert (row[f"{name}_a"], row[f"{name}_b"]) == pytest.approx((metric["a"], metric["b"])), name
+    assert len(expected) == 7
+
+
+def test_an_unfinished_run_is_there_and_other_flows_are_not(warehouse: duckdb.DuckDBPyConnection) -> None:
+    """A run that was stopped shows with counts of zero and no rates."""
+    found = {row["run_id"]: row for row in rows(warehouse, "FROM ab_summary")}
+    assert set(found) == {"done-1", "half-1"}
+    half = found["half-1"]
+    assert (found["done-1"]["finished"], half["finished"]) == (True, False)
+    assert (half["clips"], half["scored_clips"], half["reference_words"]) == (1, 0, 0)
+    assert half["wer_a"] is half["verdict"] is half["finished_at"] is half["latency_p50_ms_a"] is None
+
+
+def test_slices_come_from_the_manifest_and_the_speaker(warehouse: duckdb.DuckDBPyConnection) -> None:
+    """Each value of each slice is a row; empty values, broken JSON and a second speaker make none."""
+    found = {(row["slice"], row["value"]): row for row in rows(warehouse, "FROM ab_by_slice")}
+    assert set(found) == {("noise", "street"), ("noise", "none"), ("speaker", "s1"), ("speaker", "s2")}
+    street, first, second = found["noise", "street"], found["speaker", "s1"], found["speaker", "s2"]
+    assert (street["clips"], street["reference_words"], street["errors_a"], street["errors_b"]) == (2, 18, 1, 4)
+    assert street["wer_percent_change"] == pytest.approx(300)
+    assert (first["wer_a"], first["wer_b"]) == pytest.approx((3 / 12, 3 / 12))
+    assert (first["latency_p50_ms_a"], first["latency_p50_ms_difference"]) == pytest.approx((300, -190))
+    assert (second["reference_words"], second["errors_a"], second["latency_clips"]) == (8, 2, 0)
+    assert second["latency_p50_ms_a"] is None
+    assert (first["peak_rss_mb_a"], first["peak_rss_mb_percent_change"]) == pytest.approx((100, -20))
+
+
+def test_clips_show_both_answers_side_by_side(warehouse: duckdb.DuckDBPyConnection) -> None:
+    """One row per clip and run, scored or not, with rates that are empty where they have no meaning."""
+    found = {row["key"]: row for row in rows(warehouse, "FROM ab_clips WHERE run_id = 'done-1'")}
+    assert {key: row["scored"] for key, row in found.items()} == {clip[0]: clip[0] != "four" for clip in CLIPS}
+    one, four, five = found["one"], found["four"], found["five"]
+    assert (one["hypothesis_a"], one["hypothesis_b"], one["errors_difference"]) == ("a one", "b one", 2)
+    assert (one["wer_a"], one["wer_b"], one["wer_percent_change"]) == pytest.approx((0.1, 0.3, 200))
+    assert (one["latency_ms_a"], one["latency_ms_b"]) == pytest.approx((200, 60))
+    assert (one["compute_seconds_percent_change"], one["peak_rss_mb_difference"]) == (0, -20)
+    assert (four["status_b"], four["errors_a"], four["errors_b"], four["wer_difference"]) == ("failed", 3, None, None)
+    assert (five["errors_a"], five["wer_a"], five["wer_percent_change"]) == (2, None, None)
+    (half,) = rows(warehouse, "FROM ab_clips WHERE run_id = 'half-1'")
+    assert (half["status_a"], half["scored"]) == (None, False)
+
+
+@pytest.mark.parametrize("view", NAMES)
+def test_views_work_on_an_empty_warehouse(tmp_path: Path, view: str) -> None:
+    """Before the first run every view is there, without rows."""
+    store = Store(tmp_path)
+    store.publish(VIEWS)
+    with store.connect() as warehouse:
+        assert rows(warehouse, f"FROM {view}") == []
+
+
+def test_every_view_describes_every_column_and_its_example_runs(warehouse: duckdb.DuckDBPyConnection) -> None:
+    """The first comment names the query's columns in order, and the example gives rows."""
+    views = {view.name: view for view in read_views(VIEWS)}
+    assert set(views) == set(NAMES)
+    for view in views.values():
+        assert [name for name, _ in view.columns] == warehouse.sql(f"FROM {view.name}").columns
+        assert view.grain.endswith(".")
+        if view.name != "ab_by_slice":  # its example leaves out slices of fewer than ten clips
+            assert rows(warehouse, view.example)
+        else:
+            assert rows(warehouse, view.example.replace("10", "1"))
+    comments = warehouse.sql("SELECT count(*) FROM duckdb_columns() WHERE table_name LIKE 'ab_%' AND comment IS NULL")
+    assert comments.fetchall() == [(0,)]
+
+
+def test_the_analysts_page_is_up_to_date() -> None:
+    """The page names every table and view as they are; renew it with python -m grym.describe."""
+    text = (ROOT / "docs" / "analysts.md").read_text(encoding="utf-8")
+    assert page(text, read_views(VIEWS)) == text
+    assert all(f"### {name}\n" in text for name in (*TABLES, *NAMES))
+
+
+def test_a_page_is_renewed_below_its_mark_only(tmp_path: Path) -> None:
+    """What a person wrote above the mark stays; a page without a mark is refused."""
+    target = tmp_path / "page.md"
+    target.write_text("# Mine\n\n<!-- generated by python -m grym.describe: do not edit below -->\nold", encoding="utf-8")
+    main([str(VIEWS), str(target)])
+    text = target.read_text(encoding="utf-8")
+    assert text.startswith("# Mine\n")
+    assert "old" not in text.splitlines()
+    with pytest.raises(ConfigError, match="lacks the line"):
+        page("# Mine", [])

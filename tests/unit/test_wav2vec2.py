@@ -1,0 +1,240 @@
+"""The CTC adapter on real weights: the bundled checkpoint and tiny random ones of every family."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from grym.audio import decode
+from grym.config import AudioLimits, ModelSpec
+from grym.errors import AudioError, ConfigError, ModelError
+from grym.models.interface import Answer, AudioClip, Options
+from grym.models.registry import load_model
+from grym.models.wav2vec2 import CHECKPOINTS, Wav2Vec2, Wav2Vec2Options
+
+ROOT = Path(__file__).resolve().parents[2]
+MINI = CHECKPOINTS / "wav2vec2-mini"
+
+
+def _clips(count: int, step: int = 1) -> tuple[list[AudioClip], list[str]]:
+    with (ROOT / "datasets/digits/test/manifest.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))[: count * step : step]
+    folder = ROOT / "datasets/digits/test"
+    return [decode(folder / row["audio_filepath"], AudioLimits())[0] for row in rows], [row["text"] for row in rows]
+
+
+def _model(**options: object) -> Wav2Vec2:
+    return Wav2Vec2(
+        ModelSpec(name="mini", adapter="wav2vec2"),
+        Wav2Vec2Options(**{"path": "bundled:wav2vec2-mini", "device": "cpu", **options}),  # type: ignore[arg-type]
+    )
+
+
+def _same(left: Answer, right: Answer) -> None:
+    assert left.text == right.text
+    assert left.confidence == pytest.approx(right.confidence, abs=1e-5)
+    assert [(s.text, s.start, s.end) for s in left.segments] == [(s.text, s.start, s.end) for s in right.segments]
+    assert left.features is not None
+    assert right.features is not None
+    np.testing.assert_allclose(left.features, right.features, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"precision": "bf16"}, {"precision": "int8"}, {"padded_batch": 8}],
+    ids=["fp32", "bf16", "int8", "fp32 padded"],
+)
+def test_a_clip_gets_the_same_answer_alone_and_in_any_batch(options: dict[str, object]) -> None:
+    """Batch invariance for every setting, on real speech of mixed lengths."""
+    clips, _ = _clips(24, step=7)
+    model = _model(**options)
+    together = model.process(clips, Options(features=True))
+    backwards = model.process(clips[::-1], Options(features=True))[::-1]
+    for clip, one, other in zip(clips, together, backwards, strict=True):
+        alone = model.process([clip], Options(features=True))[0]
+        _same(alone, one)
+        _same(alone, other)
+
+
+def test_the_bundled_checkpoint_hears_digits() -> None:
+    """Most words of unseen voices are right, and the words lie inside the clip in order."""
+    clips, texts = _clips(40, step=11)
+    answers = _model().process(clips, Options())
+    right = sum(answer.text == text for answer, text in zip(answers, texts, strict=True))
+    assert right >= 28
+    for clip, answer in zip(clips, answers, strict=True):
+        assert " ".join(s.text for s in answer.segments) == answer.text
+        times = [t for s in answer.segments for t in (s.start, s.end)]
+        assert times == sorted(times)
+        assert all(0 <= t <= clip.seconds for t in times)
+        assert answer.confidence is not None
+        assert 0 <= answer.confidence <= 1
+
+
+def test_precisions_agree_and_have_their_own_revisions() -> None:
+    """int8 and bf16 are close to fp32 but are other models: their revisions differ."""
+    clips, _ = _clips(12, step=30)
+    models = {precision: _model(precision=precision) for precision in ("fp32", "bf16", "int8")}
+    features = {name: model.features(clips) for name, model in models.items()}
+    for name in ("bf16", "int8"):
+        similar = np.sum(features[name] * features["fp32"], axis=1) / (
+            np.linalg.norm(features[name], axis=1) * np.linalg.norm(features["fp32"], axis=1)
+        )
+        assert similar.min() > 0.95
+        assert not np.array_equal(features[name], features["fp32"])
+    assert len({model.card.revision for model in models.values()}) == 3
+    assert _model().card.revision == models["fp32"].card.revision
+    assert models["int8"].card.rung == "int8/cpu"
+
+
+def test_seeded_noise_on_the_weights_makes_another_model() -> None:
+    """A degraded arm is reproducible and has its own revision."""
+    clips, _ = _clips(3)
+    first, again, other = (_model(weight_noise=0.3, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.features(clips), again.features(clips))
+    assert first.card.revision == again.card.revision != other.card.revision
+
+
+def test_forced_alignment_puts_given_words_where_they_are() -> None:
+    """Aligning the reference of a clip that was heard right gives the segments of the answer."""
+    clips, texts = _clips(40, step=11)
+    model = _model()
+    right = [(c, t, a) for c, t, a in zip(clips, texts, model.process(clips, Options()), strict=True) if a.text == t]
+    for clip, text, answer in right[:5]:
+        assert model.align(clip, text).segments == answer.segments
+    with pytest.raises(ModelError, match="no token"):
+        model.align(clips[0], "über")
+
+
+def test_long_audio_is_read_in_windows() -> None:
+    """A minute of speech in windows gives the words that the whole gives, at the same places."""
+    clips, _ = _clips(20, step=3)
+    pause = np.zeros(4000, np.float32)
+    whole = AudioClip("long", np.concatenate([part for clip in clips for part in (clip.samples, pause)]), 16_000)
+    reference = _model(window_seconds=200.0).process([whole], Options())[0]
+    windowed = _model(window_seconds=12.0, overlap_seconds=4.0).process([whole], Options(features=True))[0]
+    assert reference.text
+    assert windowed.text
+    assert abs(len(windowed.segments) - len(reference.segments)) <= 2
+    same = {(s.text, round(s.start, 1)) for s in windowed.segments} & {
+        (s.text, round(s.start, 1)) for s in reference.segments
+    }
+    assert len(same) >= 0.85 * len(reference.segments)
+    assert windowed.features is not None
+
+
+def test_one_bad_clip_never_loses_the_others() -> None:
+    """Wrong rate, NaN and too few samples are answered with their error; the rest is transcribed."""
+    clips, _ = _clips(2)
+    bad = [
+        AudioClip("rate", clips[0].samples, 8_000),
+        AudioClip("nan", np.full(16_000, np.nan, np.float32), 16_000),
+        AudioClip("short", np.zeros(10, np.float32), 16_000),
+    ]
+    model = _model()
+    answers = model.process([clips[0], *bad, clips[1]], Options())
+    assert [a.error.code if a.error else "" for a in answers] == ["", "wrong-rate", "not-finite", "too-short", ""]
+    assert [a.text is None for a in answers] == [False, True, True, True, False]
+    with pytest.raises(AudioError):
+        model.features(bad)
+    assert model.features([]).shape == (0, model.card.feature_dim)
+
+
+def test_analysis_and_ping_do_not_need_the_weights() -> None:
+    """Signal measurements come from the clip alone, closing twice is harmless."""
+    clips, _ = _clips(1)
+    model = _model()
+    assert model.analyze(clips, "basic")[0]["duration_seconds"] == pytest.approx(clips[0].seconds)
+    assert model.ping() == {"status": "ok", "loaded": "false"}
+    assert model.card.feature_dim == 192
+    assert model.ping()["loaded"] == "true"
+    model.close()
+    model.close()
+
+
+@pytest.mark.parametrize("kind", ["missing", "no config", "no weights", "pickle", "not ctc"])
+def test_a_folder_that_is_no_checkpoint_is_one_clear_sentence(tmp_path: Path, kind: str) -> None:
+    """Each way a model folder can be wrong has its own code."""
+    folder = tmp_path / "model"
+    if kind != "missing":
+        shutil.copytree(MINI, folder)
+    if kind == "no config":
+        (folder / "config.json").unlink()
+    if kind in {"no weights", "pickle"}:
+        (folder / "model.safetensors").unlink()
+    if kind == "pickle":
+        (folder / "pytorch_model.bin").write_bytes(b"x")
+    if kind == "not ctc":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "model_type": "bert", "architectures": ["BertModel"]}))
+    expected = {
+        "missing": "no-model-folder",
+        "no config": "not-a-checkpoint",
+        "no weights": "no-weights",
+        "pickle": "no-weights",
+        "not ctc": "not-a-ctc-checkpoint",
+    }
+    with pytest.raises((ConfigError, ModelError)) as caught:
+        _ = _model(path=str(folder)).card
+    assert caught.value.code == expected[kind]
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_wrong_options_name_the_right_ones() -> None:
+    """A typo in an option is answered with the options that exist."""
+    spec = ModelSpec(name="m", adapter="wav2vec2", options={"path": "bundled:wav2vec2-mini", "precison": "fp32"})
+    with pytest.raises(ConfigError, match="precision"):
+        load_model(spec)
+    with pytest.raises(ConfigError, match="overlap"):
+        _model(window_seconds=5.0, overlap_seconds=4.0)
+    with pytest.raises(ConfigError, match="padded_batch"):
+        _ = _model(precision="int8", padded_batch=4).card
+
+
+FAMILIES = ("wav2vec2", "wav2vec2-layer", "hubert", "wavlm", "data2vec-audio")
+
+
+def _tiny(folder: Path, family: str) -> Path:
+    """A random checkpoint of a family in Hugging Face form, with the bundled tokenizer."""
+    import transformers
+
+    torch.manual_seed(0)
+    shutil.copytree(MINI, folder)
+    common = {
+        "vocab_size": 31, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 64, "conv_dim": (32, 32, 32), "conv_kernel": (10, 8, 4), "conv_stride": (5, 8, 8),
+        "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, "pad_token_id": 0,
+    }  # fmt: skip
+    made = {
+        "wav2vec2": lambda: transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config(**common)),
+        "wav2vec2-layer": lambda: transformers.Wav2Vec2ForCTC(
+            transformers.Wav2Vec2Config(**common, feat_extract_norm="layer", do_stable_layer_norm=True)
+        ),
+        "hubert": lambda: transformers.HubertForCTC(transformers.HubertConfig(**common)),
+        "wavlm": lambda: transformers.WavLMForCTC(transformers.WavLMConfig(**common)),
+        "data2vec-audio": lambda: transformers.Data2VecAudioForCTC(
+            transformers.Data2VecAudioConfig(**{**common, "num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 5})
+        ),
+    }
+    made[family]().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("padded", [1, 4])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_ctc_family_is_batch_invariant(tmp_path: Path, family: str, padded: int) -> None:
+    """wav2vec2 with both norms, HuBERT, WavLM and data2vec: alone, in a batch, with and without padding."""
+    clips, _ = _clips(6, step=13)
+    model = _model(path=str(_tiny(tmp_path / "m", family)), padded_batch=padded)
+    together = model.process(clips, Options(features=True))
+    for clip, answer in zip(clips, together, strict=True):
+        alone = model.process([clip], Options(features=True))[0]
+        _same(replace(alone, confidence=answer.confidence), answer)
+        assert alone.confidence == pytest.approx(answer.confidence, abs=1e-4)
