@@ -18,7 +18,8 @@ from prefect import flow, runtime
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from expectations.gate import build_data_docs, judge
+from expectations.docs import build_data_docs
+from expectations.gate import judge
 from grym.compare.plan import Refused, Usable, distinct, fingerprint, make_plan, refusals, run_key
 from grym.compare.session import ARMS, Session, start_arms, stop_arms, with_names
 from grym.config import Settings, load_settings

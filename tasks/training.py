@@ -13,7 +13,7 @@ from grym.config import ModelSpec, Settings
 from grym.corpus.loaders import load_dataset
 from grym.models.recipe import TrainSpec
 from grym.models.training_process import train
-from grym.worker.client import Worker
+from grym.worker import Worker
 from tasks.policies import PLAIN
 
 

@@ -164,7 +164,7 @@ def _environment(place: Place, port: int) -> dict[str, str]:
 def _answers(record: Record, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while record.alive and time.monotonic() < deadline:
-        if is_healthy(record.url) and _listens(record):
+        if is_healthy(record.url, seconds=2.0) and _listens(record):
             return True
         time.sleep(0.1)
     return False

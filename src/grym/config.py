@@ -135,7 +135,8 @@ class Settings(BaseSettings):
         Raises:
             ConfigError: there is none; the message names those that exist.
         """
-        return _pick("model", name, self.models)
+        found: ModelSpec = _pick("model", name, self.models)
+        return found
 
     def dataset(self, name: str) -> DatasetSpec:
         """The registered dataset of that name.
@@ -143,7 +144,8 @@ class Settings(BaseSettings):
         Raises:
             ConfigError: there is none; the message names those that exist.
         """
-        return _pick("dataset", name, self.datasets)
+        found: DatasetSpec = _pick("dataset", name, self.datasets)
+        return found
 
 
 def _pick(kind: str, name: str, known: Mapping[str, Any]) -> Any:
@@ -194,6 +196,7 @@ def load_settings(path: Path | None = None) -> Settings:
         for name, fields in raw.get(table, {}).items():
             if isinstance(fields, dict):
                 fields["name"] = name
+                _resolve_weights(fields.get("options"), root)
     for fields in raw.get("datasets", {}).values():
         if isinstance(fields, dict) and "path" in fields:
             fields["path"] = root / os.path.expandvars(str(fields["path"]))
@@ -207,6 +210,12 @@ def load_settings(path: Path | None = None) -> Settings:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg'].lower()}" for e in error.errors())
         msg = f"{file.name} is not valid: {problems}."
         raise ConfigError(msg, code="bad-config", hint="Mend or remove these keys.") from error
+
+
+def _resolve_weights(options: object, root: Path) -> None:
+    """Make an option ``path`` absolute: a worker runs in its own scratch folder."""
+    if isinstance(options, dict) and isinstance(options.get("path"), str) and ":" not in options["path"]:
+        options["path"] = str(root / os.path.expanduser(options["path"]))  # noqa: PTH111 - "~" only if it is there
 
 
 def describe(settings: Settings) -> str:

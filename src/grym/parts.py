@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from grym.schema import Table
 
 UNREADABLE: Final = (OSError, ValueError, pa.ArrowException)  # what reading a damaged part raises
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # what a full disk, quota or limit says
 
 
 def to_arrow(table: Table, rows: Sequence[Mapping[str, object]], run_id: str) -> Any:
@@ -136,7 +136,7 @@ def disk(what: str) -> Iterator[None]:
     except GrymError:
         raise
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             msg = f"{what} could not be written: {reason(error)}."
             raise ResourceError(msg, code="disk-full", hint="Free space, then run the same command again.") from error
         msg = f"{what} could not be written: {reason(error)}."

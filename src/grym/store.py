@@ -186,7 +186,7 @@ class Store:
         return open_warehouse(self.warehouse)
 
     def _publish(self, views: Sequence[View]) -> PublishResult:
-        self._refuse_writer()
+        self.check_unlocked()
         self._clean()
         folder = Path(tempfile.mkdtemp(prefix=".publish-", dir=self.home))
         try:
@@ -202,7 +202,7 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
         return PublishResult(self.warehouse, rows, skipped)
 
-    def _refuse_writer(self) -> None:
+    def check_unlocked(self) -> None:
         """Stop when somebody has the warehouse open for writing: a swap would lose what they write."""
         try:
             self.connect().close()

@@ -7,6 +7,7 @@ where the files lie, nor when to build (:mod:`grym.store` does).
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from grym.describe import View, arrow_schema, ddl, literal, quoted, view_ddl
 from grym.errors import GrymError, ResourceError, StorageError
-from grym.parts import UNREADABLE, load, reason
+from grym.parts import FULL, UNREADABLE, load, reason
 from grym.schema import TABLES, Table
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def open_warehouse(path: Path) -> duckdb.DuckDBPyConnection:
     """
     if not path.is_file():
         msg = "There is no warehouse yet."
-        raise StorageError(msg, code="no-warehouse", hint="Run publish (the maintain flow) once.")
+        raise StorageError(msg, code="no-warehouse", hint="Run publish once: python -m flows report.")
     connection = duckdb.connect()
     try:
         connection.execute(f"ATTACH {literal(str(path))} AS warehouse (READ_ONLY)")
@@ -161,7 +162,9 @@ def _unopened(error: duckdb.Error) -> StorageError:
             retryable=True,
         )
     msg = f"warehouse.duckdb cannot be opened: {reason(error)}."
-    return StorageError(msg, code="bad-warehouse", hint="Run publish; it builds the file anew.")
+    return StorageError(
+        msg, code="bad-warehouse", hint="Run publish, which builds the file anew: python -m flows report."
+    )
 
 
 def _unbuilt(error: duckdb.Error) -> GrymError:
@@ -169,4 +172,6 @@ def _unbuilt(error: duckdb.Error) -> GrymError:
     hint = "The previous warehouse is unchanged; mend the cause and publish again."
     if isinstance(error, duckdb.OutOfMemoryException):
         return ResourceError(msg, code="no-memory", hint=hint)
+    if any(os.strerror(number) in str(error) for number in FULL):
+        return ResourceError(msg, code="disk-full", hint=hint)
     return StorageError(msg, code="publish-failed", hint=hint)

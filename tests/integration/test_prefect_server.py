@@ -6,13 +6,14 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import psutil
@@ -23,10 +24,15 @@ from flows._prefect.place import CHILDREN, Place, Record, is_alive
 from flows.server import Server, drain, serve_ui, server, state, stop
 from grym.errors import ConfigError, WorkerError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = 20
+MANY = 200
 
-# Enters a server, runs a flow of argv[2] tasks (0: none), tells what it saw, and stays until its stdin ends.
+# Enters a server, runs a flow of argv[2] tasks (0: none), waits for their records or not (argv[3]), tells what it
+# saw, and stays until its stdin ends.
 USER = """
 import json, sys
 from pathlib import Path
@@ -47,7 +53,7 @@ with server(Path(sys.argv[1])) as found:
                 future.result()
             return flow_run.id
         run = squares()
-    recorded = drain(found.url, run, count) if run else 0
+    recorded = drain(found.url, run, count) if run and sys.argv[3] == "drain" else 0
     told = {"url": found.url, "pid": found.pid, "ours": found.ours, "run": run, "recorded": recorded}
     print(json.dumps(told), flush=True)
     sys.stdin.read()
@@ -63,8 +69,8 @@ def environment() -> dict[str, str]:
 class User:
     """Another process that uses a home's server."""
 
-    def __init__(self, home: Path, count: int = 0) -> None:
-        command = [sys.executable, "-c", USER, str(home), str(count)]
+    def __init__(self, home: Path, count: int = 0, then: str = "drain") -> None:
+        command = [sys.executable, "-c", USER, str(home), str(count), then]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), text=True
         )
@@ -110,9 +116,16 @@ class Killed:
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killed]:
-    """Two flow processes on a new home, both killed while they use its server."""
+def killed(shared: tuple[Path, Server], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killed]:
+    """Two flow processes on another home, both killed while they use its server."""
     home = tmp_path_factory.mktemp("killed")
+    (home / "prefect").mkdir()
+    # The other home's tables spare this one the longest part of a first start.
+    with (
+        closing(sqlite3.connect(shared[0] / "prefect" / "prefect.db")) as made,
+        closing(sqlite3.connect(home / "prefect" / "prefect.db")) as copy,
+    ):
+        made.backup(copy)
     users = [User(home, TASKS), User(home)]
     told = [user.told() for user in users]
     for user in users:
@@ -266,12 +279,18 @@ def test_an_orphan_is_adopted_with_its_history_and_then_stopped(killed: Killed, 
 
 
 def test_runs_survive_a_restart_and_a_kept_server_stays(killed: Killed, outside: None) -> None:
-    """A new server on the same home lists the earlier run; with keep it outlives the context until it is stopped."""
+    """Nothing is lost when the last one out stops the server at once; a kept server stays until it is stopped."""
     assert stop(killed.home)
+    user = User(killed.home, MANY, then="leave")
+    late = user.told()
+    user.leave()
+    assert state(killed.home).server is None
     with server(killed.home, keep=True) as found:
-        run = httpx.get(f"{found.url}/flow_runs/{killed.told[0]['run']}", trust_env=False).json()
-        assert run["state_type"] == "COMPLETED"
-        assert api.ended(found.url, killed.told[0]["run"]) == TASKS
+        assert found.pid != late["pid"]
+        for run, count in ((killed.told[0]["run"], TASKS), (late["run"], MANY)):
+            flow_run = httpx.get(f"{found.url}/flow_runs/{run}", trust_env=False).json()
+            assert flow_run["state_type"] == "COMPLETED"
+            assert api.ended(found.url, run) == count
         record = Place(killed.home.resolve() / "prefect").record()
     assert "PREFECT_API_URL" not in os.environ
     assert record is not None
@@ -300,11 +319,15 @@ def test_a_taken_port_is_an_error_at_once(tmp_path: Path, outside: None, monkeyp
 
 
 def test_the_usual_port_is_left_to_whoever_has_it(tmp_path: Path) -> None:
-    """A port is free or not, whatever number a person writes."""
+    """A port lost between the look and the launch is told apart from other deaths; impossible ports are not free."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
-        assert not process._is_free(holder.getsockname()[1])
+        port = holder.getsockname()[1]
+        assert not process._is_free(port)
+        with pytest.raises(WorkerError, match=f"{port} is already in use") as caught:
+            process._launch(Place(tmp_path), port, 120)
+    assert caught.value.code == "server-port"
     assert not process._is_free(70_000)
     assert process._is_free(process._any_port())
 
@@ -312,7 +335,7 @@ def test_the_usual_port_is_left_to_whoever_has_it(tmp_path: Path) -> None:
 def test_a_server_that_dies_says_why(tmp_path: Path, outside: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason in the server's log becomes the error's sentence."""
     monkeypatch.setenv("PREFECT_SERVER_LOGGING_LEVEL", "LOUD")
-    with pytest.raises(WorkerError, match="ended before it answered: .*validation error") as caught, server(tmp_path):
+    with pytest.raises(WorkerError, match=r"ended before it answered: .*validation error") as caught, server(tmp_path):
         pass
     assert caught.value.code == "server-died"
     assert state(tmp_path).server is None

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,23 +18,31 @@ from grym.errors import StorageError
 from grym.memory import FeatureStore, Space
 from grym.store import RunRef, Store
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 SRC = Path(__file__).parents[2] / "src"
 RUN = RunRef("abc-1", "2026-11-20")
 WORDS = 20
 HEAD = (
     "import json, pathlib, sys, time; from grym.errors import StorageError; from grym.store import RunRef, Store\n"
     "home = pathlib.Path(sys.argv[1]); name = sys.argv[2]\n"
+    f"words = {WORDS}\n"
     "store = Store(home); run = RunRef('abc-1', '2026-11-20'); stop = home / 'stop'\n"
 )
 LAND = HEAD + (
     "for batch in [*range(12), 0, 1]:\n"
     "    clip = f'{name}-{batch}'\n"
-    f"    rows = [{{'arm': 'a', 'clip_id': clip, 'position': i}} for i in range({WORDS})]\n"
+    "    rows = [{'arm': 'a', 'clip_id': clip, 'position': i} for i in range(words)]\n"
     "    store.land('words', rows, run=run, part=clip)\n"
     "    time.sleep(0.05)\n"
 )
 PUBLISH = HEAD + (
-    "count = 0\nwhile not stop.exists():\n    store.publish(wait_seconds=60)\n    count += 1\nprint(json.dumps([count]))\n"
+    "count = 0\n"
+    "while not stop.exists():\n"
+    "    store.publish(wait_seconds=60)\n"
+    "    count += 1\n"
+    "print(json.dumps([count]))\n"
 )
 # One batch is one part, so a clip with some of its words only would be a torn read.
 QUERY = HEAD + (
@@ -42,8 +50,8 @@ QUERY = HEAD + (
     "while not stop.exists():\n"
     "    try:\n"
     "        with store.connect() as warehouse:\n"
-    "            counts = warehouse.sql('SELECT count(*) FROM words GROUP BY clip_id').fetchall()\n"
-    f"        torn += any(n != {WORDS} for n, in counts) or len(counts) < last\n"
+    "            counts = warehouse.sql('FROM words SELECT count(*) GROUP BY clip_id').fetchall()\n"
+    "        torn += any(n != words for n, in counts) or len(counts) < last\n"
     "        last = len(counts); done += 1\n"
     "    except Exception as error:\n"
     "        failed += 1; print(error, file=sys.stderr)\n"
@@ -96,7 +104,9 @@ def test_a_killed_publisher_leaves_the_old_warehouse(store: Store) -> None:
     store.land("words", [{"arm": "a", "clip_id": "c", "position": 0}], run=RUN, part="p")
     store.publish()
     before = store.warehouse.stat().st_ino
-    publisher = start(HEAD + "import grym.store\ngrym.store.sync = lambda _: time.sleep(60)\nstore.publish()", store.home)
+    publisher = start(
+        HEAD + "import grym.store\ngrym.store.sync = lambda _: time.sleep(60)\nstore.publish()", store.home
+    )
     deadline = time.monotonic() + 60
     while not any(not p.stat().st_mode & 0o222 for p in store.home.glob(".publish-*/warehouse.duckdb")):
         assert time.monotonic() < deadline

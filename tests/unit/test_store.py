@@ -104,11 +104,13 @@ def test_values_are_converted_where_nothing_is_lost(store: Store) -> None:
         "attempt": np.int64(2),
         "worker_pid": 1,
         "at": NOON.astimezone(timezone(timedelta(hours=5))),
-        "retryable": np.bool_(True),
+        "retryable": np.bool_(1),
     }
     store.land("attempts", [row], run=RUN, part="p")
     assert store.read("attempts").select("attempt", "at", "retryable").row(0) == (2, NOON, True)
-    metrics = [{"metric": name, "a": value} for name, value in (("x", np.float32("nan")), ("y", float("nan")), ("z", 1))]
+    metrics = [
+        {"metric": name, "a": value} for name, value in (("x", np.float32("nan")), ("y", float("nan")), ("z", 1))
+    ]
     store.land("comparisons", metrics, run=RUN, part="p")
     assert store.read("comparisons")["a"].to_list() == [None, None, 1.0]
 
@@ -142,7 +144,7 @@ def test_rows_that_do_not_fit_the_schema_are_refused(
 )
 def test_names_that_would_leave_the_folder_are_refused(store: Store, run: RunRef, part: str) -> None:
     """Part, run and date become folder names, so they are checked."""
-    with pytest.raises(StorageError, match="name|date") as caught:
+    with pytest.raises(StorageError, match=r"name|date") as caught:
         store.land("words", [word(0)], run=run, part=part)
     assert caught.value.code == "bad-name"
 
@@ -160,6 +162,23 @@ def test_a_full_disk_says_so_and_leaves_nothing(store: Store) -> None:
     assert caught.value.code == "disk-full"
     assert store.landed("words", RUN) == {"before"}
     assert not list(store.landing.rglob("*.tmp"))
+
+
+def test_a_disk_that_fills_up_while_publishing_leaves_the_old_warehouse(store: Store) -> None:
+    """Building aside means that a full disk costs nothing but the new file."""
+    store.publish()
+    before = store.warehouse.stat().st_ino
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(ResourceError, match="previous warehouse is unchanged") as caught:
+            store.publish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.code == "disk-full"
+    assert store.warehouse.stat().st_ino == before
+    assert not list(store.home.glob(".publish-*"))
+    store.connect().close()
 
 
 def test_a_home_that_cannot_be_written_to_says_so(tmp_path: Path) -> None:
@@ -336,7 +355,7 @@ def test_a_wrong_view_leaves_the_warehouse_as_it_was(
 def test_a_view_may_build_on_another_whatever_their_names(store: Store, tmp_path: Path) -> None:
     """Views are made in the order of their needs, and carry their comments."""
     head = "-- Grain: one number.\n-- Columns:\n--   a    number without unit\n-- Example:\n--   FROM {}\n"
-    (tmp_path / "a_first.sql").write_text(head.format("a_first") + "SELECT a + 1 AS a FROM z_base;")
+    (tmp_path / "a_first.sql").write_text(head.format("a_first") + "FROM z_base SELECT a + 1 AS a;")
     (tmp_path / "z_base.sql").write_text(head.format("z_base") + "SELECT 1 AS a")
     store.publish(tmp_path)
     with store.connect() as warehouse:

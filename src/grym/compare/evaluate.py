@@ -18,7 +18,7 @@ from grym.compare.significance import rate_interval
 from grym.config import Settings
 from grym.corpus.manifest import Dataset
 from grym.models.interface import AudioClip, Options
-from grym.worker.client import Worker
+from grym.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from grym.memory.features import FeatureStore, space_name
 from grym.models.interface import Answer, AudioClip, Card, Options
 from grym.quality import Held, Judgement, features_frame, response_frame, transcription_frame
 from grym.store import Store
-from grym.worker.client import Usage, Worker
+from grym.worker import Usage, Worker
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -42,7 +42,7 @@ def predicate(where: Mapping[str, object] | str | None) -> str | None:
 
     Example:
         >>> predicate({"speaker": ["theo", "o'hara"], "seconds": 1.5})
-        "`speaker` IN ('theo', 'o''hara') AND `seconds` = 1.5"
+        "`speaker` IN ('o''hara', 'theo') AND `seconds` = 1.5"
     """
     if where is None or isinstance(where, str):
         return where or None

@@ -47,7 +47,7 @@ def space_name(model: str, revision: str, dim: int) -> str:
 
     Example:
         >>> space_name("wav2vec2-mini", "abc", 256)
-        'wav2vec2-mini-256-01ac9e9a'
+        'wav2vec2-mini-256-9e805fb8'
     """
     digest = hashlib.sha256(f"{model}\0{revision}\0{dim}".encode()).hexdigest()[:8]
     slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", model)[:60]

@@ -15,7 +15,7 @@ from grym.audio import decode
 from grym.config import Settings
 from grym.errors import ConfigError
 from grym.memory.features import FeatureStore, Match, Space
-from grym.worker.client import Worker
+from grym.worker import Worker
 
 
 def search(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["fp32", "bf16", "int8"]
+MASKED_FAMILIES: Final = frozenset({"wav2vec2", "hubert", "wavlm"})
 CHECKPOINTS: Final = Path(__file__).parent / "checkpoints"
 
 
@@ -46,7 +47,8 @@ class Wav2Vec2Options:
         device: ``auto`` takes a GPU if there is one; ``cuda`` falls back to the CPU where there is none.
         window_seconds: longer clips are read in windows of this length.
         overlap_seconds: shared by neighbouring windows; each keeps its half.
-        padded_batch: clips in one padded pass of the transformer; 0 chooses 1 on CPU and 16 on CUDA.
+        padded_batch: clips in one padded pass of the transformer; 0 chooses 1 on CPU and 16 on CUDA. Families
+            whose answers padding would change always get 1.
         weight_noise: standard deviation of seeded noise on each weight matrix, relative to the matrix's own;
             makes a deliberately worse arm.
         seed: seed of that noise.
@@ -388,7 +390,7 @@ def _load(spec: ModelSpec, options: Wav2Vec2Options) -> _Loaded:
         delimiter=str(getattr(tokenizer, "word_delimiter_token", "|") or "|"),
         normalize=bool(processor.feature_extractor.do_normalize),
         stride=stride,
-        padded_batch=options.padded_batch or (16 if device.type == "cuda" else 1),
+        padded_batch=_padded_batch(options, config, device.type),
         card=card,
     )
 
@@ -404,6 +406,18 @@ def _place(options: Wav2Vec2Options) -> tuple[torch.device, str]:
         msg = "int8 has one activation scale per call, so padded_batch must be 1 for a scale per clip."
         raise ConfigError(msg, code="bad-option", hint="Remove padded_batch from the model's options.")
     return torch.device(device), f"{options.precision}/{device}" + (" (no GPU)" if fallback else "")
+
+
+def _padded_batch(options: Wav2Vec2Options, config: Any, device: str) -> int:
+    """Clips in one padded pass; 1 where padding would reach the answer in spite of the mask.
+
+    The position embedding of data2vec-audio is a stack of convolutions with norms in between, and HuBERT's may
+    start with a batch norm: both turn masked zeros into something that leaks into the last valid frames.
+    """
+    masked = config.model_type in MASKED_FAMILIES and not getattr(config, "conv_pos_batch_norm", False)
+    if not masked:
+        return 1
+    return options.padded_batch or (16 if device == "cuda" else 1)
 
 
 def _receptive_field(config: Any) -> int:
