@@ -48,7 +48,9 @@ def _session(home: Path) -> Iterator[Any]:
 def compare(
     a: Annotated[str | None, typer.Option(help="First model, a name in grym.toml.")] = None,
     b: Annotated[str | None, typer.Option(help="Second model.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="A name in grym.toml, a folder, a CSV or a JSONL manifest.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="A name in grym.toml, a folder, a CSV or a JSONL manifest.")
+    ] = None,
     *,
     new: Annotated[bool, typer.Option("--new", help="Start another run even if an unfinished one exists.")] = False,
 ) -> None:

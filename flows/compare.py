@@ -87,18 +87,14 @@ def compare(
         revisions = {letter: arms[letter].card.revision for letter in ARMS}
         with _only_one(settings, run_key(usable, revisions, settings.compare)):
             store = Store(settings.home)
-            plan = make_plan(
-                usable, revisions, settings.compare, store, new=new, complete=_complete(settings.home)
-            )
+            plan = make_plan(usable, revisions, settings.compare, store, new=new, complete=_complete(settings.home))
             session = Session(settings, plan, arms, store, FeatureStore(settings.home), judge, found.name)
             return _run(session, refused, judgements, counter)
     finally:
         stop_arms(arms)
 
 
-def _run(
-    session: Session, refused: Sequence[Refused], judgements: Sequence[Judgement], counter: _Counter
-) -> Compared:
+def _run(session: Session, refused: Sequence[Refused], judgements: Sequence[Judgement], counter: _Counter) -> Compared:
     settings, plan, store = session.settings, session.plan, session.store
     facts = {
         "versions": versions(),
@@ -140,7 +136,9 @@ class _Counter:
         self.value += count
 
 
-def _check(found: Dataset, settings: Settings, counter: _Counter) -> tuple[list[Usable], list[Refused], list[Judgement]]:
+def _check(
+    found: Dataset, settings: Settings, counter: _Counter
+) -> tuple[list[Usable], list[Refused], list[Judgement]]:
     chunks = [found.entries[i : i + CHUNK] for i in range(0, len(found.entries), CHUNK)]
     counter.add(len(chunks))
     futures = [check_audio.submit(chunk, settings.audio) for chunk in chunks]

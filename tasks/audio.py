@@ -19,9 +19,7 @@ CHUNK = 256
 
 
 @task(name="check audio", tags=["cpu"], **PLAIN)
-def check_audio(
-    entries: Sequence[Entry], limits: AudioLimits
-) -> tuple[list[Usable], list[Refused], list[Judgement]]:
+def check_audio(entries: Sequence[Entry], limits: AudioLimits) -> tuple[list[Usable], list[Refused], list[Judgement]]:
     """Decode, measure and gate some clips; a bad clip is refused, the others go on."""
     import pandas as pd
 

@@ -17,10 +17,12 @@ the rule; ``hint`` says what to do next. Messages never hold audio content.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Category(StrEnum):

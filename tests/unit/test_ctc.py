@@ -17,9 +17,7 @@ def _emission(path: list[int], sure: float = 0.9) -> Emission:
     rest = (1 - sure) / (len(VOCABULARY) - 1)
     probabilities = np.full((len(path), len(VOCABULARY)), rest, np.float32)
     probabilities[np.arange(len(path)), path] = sure
-    return Emission(
-        np.log(probabilities), np.zeros(2, np.float32), 0.02, 0.02 * len(path) + 0.005, VOCABULARY, 0
-    )
+    return Emission(np.log(probabilities), np.zeros(2, np.float32), 0.02, 0.02 * len(path) + 0.005, VOCABULARY, 0)
 
 
 def test_repeats_collapse_and_words_get_their_times() -> None:
@@ -52,7 +50,7 @@ def test_the_forced_path_of_the_greedy_text_is_the_greedy_path(path: list[int]) 
     """Greedy segments equal those of a forced alignment of the same text."""
     emission = _emission(path)
     said = decode(emission, VOCABULARY, 0, "|")
-    letters = [VOCABULARY[i] for i, before in zip(path, [None, *path], strict=False) if i != before and i != 0]
+    letters = [VOCABULARY[i] for i, before in zip(path, [None, *path], strict=False) if i not in (before, 0)]
     if not said.text or "".join(letters) != said.text.replace(" ", "|"):
         return  # leading, trailing or doubled delimiters are not part of the text
     assert decode(force(emission, said.text, "|"), VOCABULARY, 0, "|") == said

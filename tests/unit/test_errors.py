@@ -9,9 +9,7 @@ import pytest
 from grym import errors
 from grym.errors import DeadlineError, ErrorRecord, GrymError, StorageError
 
-LEAVES = [
-    kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GrymError)
-]
+LEAVES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GrymError)]
 
 
 @pytest.mark.parametrize("kind", LEAVES)

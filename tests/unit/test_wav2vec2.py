@@ -173,7 +173,9 @@ def test_a_folder_that_is_no_checkpoint_is_one_clear_sentence(tmp_path: Path, ki
         (folder / "pytorch_model.bin").write_bytes(b"x")
     if kind == "not ctc":
         config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, "model_type": "bert", "architectures": ["BertModel"]}))
+        (folder / "config.json").write_text(
+            json.dumps({**config, "model_type": "bert", "architectures": ["BertModel"]})
+        )
     expected = {
         "missing": "no-model-folder",
         "no config": "not-a-checkpoint",

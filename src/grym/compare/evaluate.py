@@ -6,8 +6,8 @@ Knows nothing about Prefect.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from grym.audio import decode
 from grym.batching import plan_batches
@@ -15,10 +15,14 @@ from grym.compare.normalize import get_normalizer
 from grym.compare.plan import Usable, check_entries, distinct
 from grym.compare.score import Score, score
 from grym.compare.significance import rate_interval
-from grym.config import Settings
-from grym.corpus.manifest import Dataset
 from grym.models.interface import AudioClip, Options
-from grym.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from grym.config import Settings
+    from grym.corpus.manifest import Dataset
+    from grym.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,19 +8,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from grym.audio import Measured, decode
 from grym.batching import Batch, plan_batches
-from grym.config import AudioLimits, CompareSettings
-from grym.corpus.manifest import Dataset, Entry
 from grym.errors import ErrorRecord, GrymError, ManifestError
-from grym.models.interface import AudioClip
 from grym.store import RunRef, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from grym.config import AudioLimits, CompareSettings
+    from grym.corpus.manifest import Dataset, Entry
+    from grym.models.interface import AudioClip
 
 
 @dataclass(frozen=True, slots=True)

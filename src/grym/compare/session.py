@@ -13,27 +13,29 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from grym.audio import decode
-from grym.batching import Batch
 from grym.compare.normalize import get_normalizer
 from grym.compare.plan import Plan, Refused, Usable, clip_row, refused_row
 from grym.compare.score import score
 from grym.compare.verdict import compare_run, outcome_scores, word_rows
-from grym.config import Settings
 from grym.errors import GrymError, QualityError, WorkerError
 from grym.memory.features import FeatureStore, space_name
 from grym.models.interface import Answer, AudioClip, Card, Options
 from grym.quality import Held, Judgement, features_frame, response_frame, transcription_frame
-from grym.store import Store
 from grym.worker import Usage, Worker
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
+
+    from grym.batching import Batch
+    from grym.config import Settings
+    from grym.store import Store
 
 Judge = Callable[[str, "pd.DataFrame", str], Judgement]
 ARMS: Final = ("a", "b")
@@ -466,4 +468,3 @@ def with_names(settings: Settings, **changes: object) -> Settings:
     """Settings with other defaults of ``[compare]``."""
     compare = settings.compare.model_copy(update={k: v for k, v in changes.items() if v is not None})
     return settings.model_copy(update={"compare": type(settings.compare).model_validate(compare.model_dump())})
-

@@ -97,7 +97,8 @@ class Bank:
         groups: lists of takes with the share of clips that each list provides.
         how: augmentation.
         batch_seconds: rough amount of audio in a batch, in seconds.
-        string_share: share of longer clips that are strings spoken as one, where a group has them; the others are joined.
+        string_share: share of longer clips that are strings spoken as one, where a group has them; the others are
+            joined from single digits.
     """
 
     def __init__(

@@ -5,17 +5,21 @@ Knows nothing about the terminal. Scores are cosine similarities in [-1, 1].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from grym.audio import decode
-from grym.config import Settings
 from grym.errors import ConfigError
 from grym.memory.features import FeatureStore, Match, Space
 from grym.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from grym.config import Settings
 
 
 def search(
@@ -67,4 +71,5 @@ def _features(path: Path, name: str, settings: Settings) -> npt.NDArray[np.float
     )
     with worker:
         vectors, _ = worker.features([clip])
-    return vectors[0]
+    nearest: npt.NDArray[np.float32] = vectors[0]
+    return nearest

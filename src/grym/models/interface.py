@@ -6,14 +6,16 @@ Knows nothing about torch, processes or Prefect. Audio is float32 mono
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from grym.errors import ErrorRecord
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from grym.errors import ErrorRecord
 
 Samples = npt.NDArray[np.float32]
 Quality = Literal["low", "standard", "high"]

@@ -11,13 +11,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grym
 from grym.errors import WorkerError
-from grym.models.recipe import TrainSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from grym.models.recipe import TrainSpec
 
 
 def train(

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
@@ -24,13 +23,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from grym.config import ModelSpec
 from grym.errors import AudioError, ConfigError, GrymError, ModelError
 from grym.models.ctc import Emission, decode
 from grym.models.interface import Answer, AudioClip, Card, Level, Options, Samples
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     import torch
+
+    from grym.config import ModelSpec
 
 Precision = Literal["fp32", "bf16", "int8"]
 MASKED_FAMILIES: Final = frozenset({"wav2vec2", "hubert", "wavlm"})
@@ -437,7 +439,7 @@ def _disturb(network: Any, strength: float, seed: int) -> None:
     with torch.no_grad():
         for weight in network.parameters():
             if weight.ndim > 1:
-                weight += strength * weight.std() * torch.randn(weight.shape, generator=generator)
+                weight.add_(strength * weight.std() * torch.randn(weight.shape, generator=generator))
 
 
 def _quantize(network: Any) -> None:

@@ -1,0 +1,313 @@
+"""The main job for real: command line, Prefect server, workers, stores; killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import httpx
+import numpy as np
+import polars as pl
+import psutil
+import pytest
+import soundfile
+
+from grym.schema import TABLES
+from grym.store import Store
+
+Rows = Callable[..., list[dict[str, str]]]
+Write = Callable[..., Path]
+
+# What may differ between a run that was killed and one that was not: time, ids, resources, attempts.
+VOLATILE = {
+    "run_id", "at", "flow_run_id", "wall_seconds", "compute_seconds", "cpu_seconds", "peak_rss_mb", "load_seconds",
+    "worker_pid", "hardware",
+}  # fmt: skip
+TIMED = {"latency_p50", "latency_p95", "rtfx", "peak_rss_mb"}
+
+
+def _run_id(home: Path) -> str:
+    return str(Store(home).runs()["run_id"][0])
+
+
+def _stable(home: Path) -> dict[str, pl.DataFrame]:
+    """Every table without what may differ, in a fixed order."""
+    store = Store(home)
+    tables = {}
+    for name in TABLES:
+        frame = store.read(name)
+        if name == "attempts":
+            continue
+        if name == "comparisons":
+            frame = frame.filter(~pl.col("metric").is_in(TIMED))
+        if name == "operations":
+            frame = frame.filter(pl.col("pass") != "warmup")
+        if name == "quality":
+            frame = frame.filter(pl.col("suite") != "response_time")
+        kept = [column for column in frame.columns if column not in VOLATILE]
+        tables[name] = frame.select(kept).sort(kept)
+    return tables
+
+
+def _same(left: Path, right: Path) -> None:
+    first, second = _stable(left), _stable(right)
+    for name, frame in first.items():
+        assert frame.equals(second[name]), f"table {name} differs"
+
+
+def _workers(flow_pid: int) -> list[psutil.Process]:
+    try:
+        children = psutil.Process(flow_pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    return [child for child in children if any("worker" in part for part in _command(child))]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def _wait(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    pytest.fail("nothing happened in time")
+
+
+def _parts(home: Path, table: str = "outcomes") -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in home.glob(f"landing/{table}/*/*/*.parquet")}
+
+
+def test_two_real_models_are_compared_and_everything_is_left_behind(
+    project: Any, digits: tuple[Rows, Write], prefect_url: str
+) -> None:
+    """Verdict on the terminal, queryable warehouse and views, report, features, task runs and artifacts in Prefect."""
+    rows, write = digits
+    manifest = write(project.folder / "set", rows(48, step=9))
+    done = project.run("compare", "--a", "mini", "--b", "mini-int8", "--dataset", str(manifest))
+    assert "WER %" in done.stdout
+    assert "warehouse.duckdb" in done.stdout
+    assert "Traceback" not in done.stderr
+    run = _run_id(project.home)
+    with duckdb.connect(str(project.home / "warehouse.duckdb"), read_only=True) as warehouse:
+        summary = warehouse.sql("SELECT * FROM ab_summary").pl()
+        assert summary.height == 1
+        assert warehouse.sql("SELECT count(*) FROM outcomes WHERE status = 'ok'").fetchall() == [(96,)]
+        assert warehouse.sql("SELECT count(*) FROM ab_clips").fetchall() == [(48,)]
+        slices = {row[0] for row in warehouse.sql("SELECT DISTINCT slice FROM ab_by_slice").fetchall()}
+        assert {"noise", "length", "speaker"} <= slices
+        suites = {row[0] for row in warehouse.sql("SELECT DISTINCT suite FROM quality").fetchall()}
+        assert suites == {"input_audio", "transcription", "features", "response_time"}
+    page = (project.home / "reports" / f"{run}.html").read_text(encoding="utf-8")
+    assert "mini-int8" in page
+    assert (project.home / "reports" / "index.html").is_file()
+    assert (project.home / "datadocs" / run / "index.html").is_file()
+    flow_run = Store(project.home).runs()["flow_run_id"][0]
+    query = {"flow_runs": {"id": {"any_": [flow_run]}}}
+    names = [task["name"] for task in httpx.post(f"{prefect_url}/task_runs/filter", json=query).json()]
+    assert sum(name.startswith("mini ") for name in names) == sum(name.startswith("mini-int8 ") for name in names) == 8
+    assert {"publish", "report", "score and test", "measure latency", "check audio"} <= {
+        n.rsplit("-", 1)[0] for n in names
+    }
+    artifacts = httpx.post(f"{prefect_url}/artifacts/filter", json={}).json()
+    assert {"table", "markdown"} <= {item["type"] for item in artifacts if run in (item["key"] or "")}
+    key = rows(48, step=9)[3]["id"]
+    found = project.run("search", key, "--model", "mini", "-k", "3")
+    assert found.stdout.count("test-") >= 3
+    by_file = project.run("search", str(manifest.parent / rows(48, step=9)[3]["audio_filepath"]), "--model", "mini")
+    assert "1.0000" in by_file.stdout
+    assert "unknown-clip" not in project.run("search", "nothing-like-it", "--model", "mini", code=2).stdout
+
+
+def test_a_degraded_arm_is_worse_and_identical_arms_never_are(project: Any, digits: tuple[Rows, Write]) -> None:
+    """Noise on the weights is found; a model against itself is not better than itself."""
+    rows, write = digits
+    manifest = str(write(project.folder / "set", rows(112, step=4)))
+    worse = project.run("compare", "--a", "mini", "--b", "mini-degraded", "--dataset", manifest)
+    assert "a better" in worse.stdout
+    same = project.run("compare", "--a", "mini", "--b", "mini", "--dataset", manifest)
+    comparison = Store(project.home).read("comparisons").filter(pl.col("metric") == "wer").sort("run_id")
+    assert set(comparison["verdict"]) <= {"a better", "equivalent", "cannot tell"}
+    twin = comparison.filter(pl.col("arm_b") == "mini")
+    assert twin["difference"].to_list() == [0.0]
+    assert twin["verdict"][0] in {"equivalent", "cannot tell"}
+    assert "better:" not in same.stdout
+
+
+def test_bad_input_is_quarantined_with_its_reason_and_the_run_goes_on(project: Any, digits: tuple[Rows, Write]) -> None:
+    """Every kind of bad clip and row has its own reason; the good ones are compared."""
+    rows, write = digits
+    good = rows(8, step=5)
+    manifest = write(project.folder / "set", good)
+    audio = manifest.parent / "audio"
+    speech = soundfile.read(audio / Path(good[0]["audio_filepath"]).name, dtype="float32")[0]
+    (audio / "text.wav").write_text("this is no audio", encoding="utf-8")
+    (audio / "empty.wav").touch()
+    soundfile.write(audio / "none.wav", np.zeros(0, np.float32), 16_000)
+    soundfile.write(audio / "nan.wav", np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
+    soundfile.write(audio / "rate.wav", speech, 1_000)
+    soundfile.write(audio / "wide.wav", np.zeros((16_000, 8), np.float32) + 0.1, 16_000)
+    soundfile.write(audio / "tiny.wav", speech[:160], 16_000)
+    soundfile.write(audio / "silence.wav", np.zeros(16_000, np.float32), 16_000)
+    soundfile.write(audio / "long.flac", np.zeros(2 * 3600 * 4_000, np.int16), 4_000)
+    bad = ["text", "empty", "none", "nan", "rate", "wide", "tiny", "silence"]
+    with manifest.open("a", encoding="utf-8") as stream:
+        columns = list(good[0])
+        for row in (
+            *({"id": name, "audio_filepath": f"audio/{name}.wav", "text": "one"} for name in bad),
+            {"id": "long", "audio_filepath": "audio/long.flac", "text": "one"},
+            {"id": "gone", "audio_filepath": "audio/gone.wav", "text": "one"},
+            {"id": "mute", "audio_filepath": good[0]["audio_filepath"], "text": ""},
+            {"id": good[1]["id"], "audio_filepath": good[1]["audio_filepath"], "text": "one"},
+            {"id": "away", "audio_filepath": "../../../etc/passwd", "text": "one"},
+            {"id": "twin", "audio_filepath": good[2]["audio_filepath"], "text": "one"},
+        ):
+            stream.write(",".join(row.get(column, "") for column in columns) + "\n")
+    done = project.run("compare", "--a", "mini", "--b", "mini-int8", "--dataset", str(manifest))
+    quarantine = Store(project.home).read("quarantine")
+    codes = dict(zip(quarantine["key"], quarantine["code"], strict=True))
+    expected = {
+        "text": "not-audio", "empty": "empty-file", "none": "no-samples", "nan": "not-finite", "rate": "bad-rate",
+        "wide": "too-many-channels", "tiny": "too-short", "silence": "silent", "long": "too-long",
+        "gone": "missing-file", "twin": "duplicate-audio",
+    }  # fmt: skip
+    assert {key: codes.get(key) for key in expected} == expected
+    assert {"missing-text", "duplicate-id", "outside-dataset"} <= set(codes.values())
+    assert Store(project.home).read("outcomes").filter(pl.col("status") == "ok").height == 2 * len(good)
+    assert "Quarantine: " in done.stdout
+    assert str(project.folder) not in " ".join(quarantine["message"])
+
+
+@pytest.mark.parametrize("moment", [0.15, 0.5, 0.85])
+def test_a_flow_killed_anywhere_is_resumed_to_the_same_result(
+    project: Any, digits: tuple[Rows, Write], moment: float
+) -> None:
+    """SIGKILL of the flow after some batches, then the same command: same tables, finished batches untouched."""
+    rows, write = digits
+    manifest = str(write(project.folder / "set", rows(48, step=9)))
+    project.models(
+        left={"script": '{"*": "one two"}', "error_rate": 0.2, "latency_seconds": 0.15},
+        right={"script": '{"*": "one three"}', "error_rate": 0.3, "seed": 4, "latency_seconds": 0.15},
+    )
+    command = ("compare", "--a", "left", "--b", "right", "--dataset", manifest)
+    whole = project.at("whole")
+    whole.run(*command)
+    total = len(_parts(whole.home))
+    killed = project.at("killed")
+    flow = killed.start(*command)
+    _wait(lambda: len(_parts(killed.home)) >= moment * total)
+    workers = _workers(flow.pid)
+    flow.send_signal(signal.SIGKILL)
+    flow.communicate()
+    before = _parts(killed.home)
+    assert len(before) < total
+    _wait(lambda: not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers), 30)
+    resumed = killed.run(*command)
+    assert "resumed" in resumed.stdout
+    after = _parts(killed.home)
+    assert {name: after[name] for name in before} == before
+    _same(whole.home, killed.home)
+    calls = Store(killed.home).read("operations").filter(pl.col("pass") == "throughput")
+    assert calls.height == calls.select("arm", "call").unique().height == total
+
+
+def test_a_run_killed_after_its_last_batch_only_finishes(project: Any, digits: tuple[Rows, Write]) -> None:
+    """SIGKILL between scoring and report: the next run repeats no batch and leaves warehouse and report."""
+    rows, write = digits
+    manifest = str(write(project.folder / "set", rows(12)))
+    project.models(left={"script": '{"*": "one"}'}, right={"script": '{"*": "two"}'})
+    command = ("compare", "--a", "left", "--b", "right", "--dataset", manifest)
+    flow = project.start(*command)
+    _wait(lambda: list(project.home.glob("landing/comparisons/*/*/*.parquet")))
+    flow.send_signal(signal.SIGKILL)
+    flow.communicate()
+    before = _parts(project.home)
+    if list((project.home / "reports").glob("*-1.html")):
+        pytest.skip("the flow was faster than the kill")
+    project.run(*command)
+    assert _parts(project.home) == before
+    assert (project.home / "reports" / f"{_run_id(project.home)}.html").is_file()
+    again = project.run(*command)
+    assert "-2" in again.stdout
+    assert len(_parts(project.home)) == 2 * len(before)
+
+
+def test_a_worker_killed_in_a_call_costs_a_retry_and_nothing_else(project: Any, digits: tuple[Rows, Write]) -> None:
+    """SIGKILL of a child in the middle: the batch is tried again, an attempt is recorded, no clip is lost."""
+    rows, write = digits
+    manifest = str(write(project.folder / "set", rows(24)))
+    project.models(
+        left={"script": '{"*": "one two"}', "latency_seconds": 0.6},
+        right={"script": '{"*": "one three"}'},
+    )
+    flow = project.start("compare", "--a", "left", "--b", "right", "--dataset", manifest)
+    _wait(lambda: len(_parts(project.home)) >= 1)
+    victims = _workers(flow.pid)
+    assert victims
+    for victim in victims:
+        os.kill(victim.pid, signal.SIGKILL)
+    stdout, stderr = flow.communicate(timeout=240)
+    assert flow.returncode == 0, stdout + stderr
+    store = Store(project.home)
+    assert set(store.read("outcomes")["status"]) == {"ok"}
+    attempts = store.read("attempts")
+    assert attempts.height >= 1
+    assert set(attempts["category"]) == {"worker"}
+    assert attempts["retryable"].all()
+
+
+def test_one_clip_that_crashes_the_model_never_loses_the_others(project: Any, digits: tuple[Rows, Write]) -> None:
+    """A poison clip is tried, isolated and counted as a failure; its neighbours are answered."""
+    rows, write = digits
+    manifest = str(write(project.folder / "set", rows(12)))
+    project.models(left={"script": '{"*": "one two"}'}, right={"script": '{"*": "one two"}'})
+    project.at("first").run("compare", "--a", "left", "--b", "right", "--dataset", manifest)
+    poison = Store(project.folder / "first").read("clips")["clip_id"][5]
+    project.models(
+        left={"script": '{"*": "one two"}'},
+        right={"script": json.dumps({"*": "one two", poison: {"do": "crash"}})},
+    )
+    done = project.run("compare", "--a", "left", "--b", "right", "--dataset", manifest)
+    outcomes = Store(project.home).read("outcomes")
+    failed = outcomes.filter(pl.col("status") != "ok")
+    assert failed.select("arm", "clip_id").rows() == [("b", poison)]
+    assert failed["error_category"].to_list() == ["worker"]
+    assert outcomes.height == 24
+    assert "1 of 12" in done.stdout
+    quarantine = Store(project.home).read("quarantine")
+    assert quarantine["stage"].to_list() == ["model:b"]
+
+
+def test_what_a_person_typed_wrong_is_one_sentence(project: Any, digits: tuple[Rows, Write]) -> None:
+    """Unknown names, a model without weights, a wrong option, a locked warehouse: a sentence and exit code 2."""
+    rows, write = digits
+    manifest = str(write(project.folder / "set", rows(4)))
+    (project.folder / "empty-model").mkdir()
+    (project.folder / "empty-model" / "config.json").write_text("{}", encoding="utf-8")
+    project.models(odd={"scrip": "x"})
+    project.home.mkdir()
+    for arguments, says in (
+        (("--a", "nobody", "--dataset", manifest), "nobody"),
+        (("--a", "mini", "--b", "mini", "--dataset", "nowhere"), "nowhere"),
+        (("--a", "mini", "--b", "no-weights", "--dataset", manifest), "safetensors"),
+        (("--a", "mini", "--b", "odd", "--dataset", manifest), "scrip"),
+    ):
+        done = project.run("compare", *arguments, code=2)
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr + done.stdout
+        assert done.stderr.startswith("error: ")
+    with duckdb.connect(str(project.home / "warehouse.duckdb")):
+        done = project.run("compare", "--a", "mini", "--b", "mini-int8", "--dataset", manifest, code=2)
+    assert "open" in done.stderr
