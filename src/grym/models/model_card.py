@@ -38,8 +38,8 @@ grym-synth runs offline and gives meaningful results on a laptop; it knows the t
 
 `python -m flows train` with the stages below; each batch holds about {seconds:.0f} s of audio, AdamW with one cycle,
 bf16 autocast on CPU. The first {align} steps learn a uniform alignment of the letters inside each joined digit; CTC
-alone stays blank for thousands of steps. The exported weights are a moving average. The second stage was added because most
-errors after the first were words run together ("foursix") in strings spoken as one.
+alone stays blank for thousands of steps. The exported weights are a moving average. The second stage was added because
+most errors after the first were words run together ("foursix") in strings spoken as one.
 
 ```json
 {recipe}
