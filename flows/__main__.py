@@ -6,8 +6,10 @@ them. An error that a person can mend is one sentence on stderr and exit code 2.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +26,13 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-out = Console()
+# A pipe has no width of its own, and a table that is cut helps nobody.
+out = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120")))
+
+
+def _import_heavy() -> None:
+    for name in ("great_expectations", "lancedb", "altair", "vl_convert"):
+        importlib.import_module(name)
 
 
 @contextmanager
@@ -35,6 +43,8 @@ def _session(home: Path) -> Iterator[Any]:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("TQDM_DISABLE", "1")
     home.mkdir(parents=True, exist_ok=True)
+    # Their imports take seconds, which pass while the server starts. Prefect itself has to wait for its address.
+    threading.Thread(target=_import_heavy, daemon=True).start()
     with out.status("Starting the Prefect server", spinner="dots"):
         entered = server(home)
         found = entered.__enter__()

@@ -8,6 +8,7 @@ Run: ``python -m flows compare --a wav2vec2-mini --b wav2vec2-mini-int8 --datase
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from expectations.docs import build_data_docs
 from expectations.gate import judge
 from grym.compare.plan import Refused, Usable, distinct, fingerprint, make_plan, refusals, run_key
-from grym.compare.session import ARMS, Session, start_arms, stop_arms, with_names
+from grym.compare.session import ARMS, Arm, Session, start_arms, stop_arms, with_names
 from grym.config import Settings, load_settings
 from grym.corpus.loaders import load_dataset
 from grym.corpus.manifest import Dataset
@@ -81,17 +82,15 @@ def compare(
     settings = with_names(load_settings(), a=a, b=b, dataset=dataset)
     counter = _Counter()
     found = load_dataset(dataset, settings)
-    usable, refused, judgements = _check(found, settings, counter)
-    arms = start_arms(settings, {"a": a, "b": b}, settings.home / "scratch")
-    try:
+    with _starting(settings, {"a": a, "b": b}) as starting:
+        usable, refused, judgements = _check(found, settings, counter)
+        arms = starting.result()
         revisions = {letter: arms[letter].card.revision for letter in ARMS}
         with _only_one(settings, run_key(usable, revisions, settings.compare)):
             store = Store(settings.home)
             plan = make_plan(usable, revisions, settings.compare, store, new=new, complete=_complete(settings.home))
             session = Session(settings, plan, arms, store, FeatureStore(settings.home), judge, found.name)
             return _run(session, refused, judgements, counter)
-    finally:
-        stop_arms(arms)
 
 
 def _run(session: Session, refused: Sequence[Refused], judgements: Sequence[Judgement], counter: _Counter) -> Compared:
@@ -124,6 +123,18 @@ def _run(session: Session, refused: Sequence[Refused], judgements: Sequence[Judg
         task_runs=counter.value,
         flow_run_id=facts["flow_run_id"],
     )
+
+
+@contextmanager
+def _starting(settings: Settings, names: dict[str, str]) -> Iterator[Future[dict[str, Arm]]]:
+    """Load the models while the clips are checked; whatever was started is stopped at the end."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(start_arms, settings, names, settings.home / "scratch")
+        try:
+            yield future
+        finally:
+            if future.exception() is None:
+                stop_arms(future.result())
 
 
 class _Counter:

@@ -55,7 +55,7 @@ def show_verdict(out: Console, store: Store, result: Compared) -> None:
     table = Table(title=f"Run {result.run_id}{' (resumed)' if result.resumed else ''}", title_justify="left")
     table.add_column("")
     for column in (names["arm_a"], names["arm_b"], "difference", "change"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for label, left, right, metric in _lines(a, b):
         table.add_row(label, left, right, *_change(comparisons.get(metric)))
     out.print(table)
@@ -67,7 +67,8 @@ def show_verdict(out: Console, store: Store, result: Compared) -> None:
 
 
 def _lines(a: ArmSummary, b: ArmSummary) -> Iterator[tuple[str, str, str, str]]:
-    yield f"WER % ({100 * a.confidence:.0f} % interval)", _wer(a), _wer(b), "wer"
+    yield "WER %", _percent(a.wer), _percent(b.wer), "wer"
+    yield f"  {100 * a.confidence:.0f} % interval", _interval(a), _interval(b), ""
     yield "  sub / del / ins", _edits(a), _edits(b), ""
     yield "CER %", _percent(a.cer), _percent(b.cer), "cer"
     yield "latency p50 ms", _number(a.latency_p50_ms), _number(b.latency_p50_ms), "latency_p50"
@@ -77,10 +78,10 @@ def _lines(a: ArmSummary, b: ArmSummary) -> Iterator[tuple[str, str, str, str]]:
     yield "failures", f"{a.failures} of {a.clips}", f"{b.failures} of {b.clips}", "failures"
 
 
-def _wer(arm: ArmSummary) -> str:
+def _interval(arm: ArmSummary) -> str:
     if arm.wer_low is None or arm.wer_high is None:
-        return _percent(arm.wer)
-    return f"{_percent(arm.wer)} ({_percent(arm.wer_low)} to {_percent(arm.wer_high)})"
+        return ""
+    return f"{_percent(arm.wer_low)} to {_percent(arm.wer_high)}"
 
 
 def _edits(arm: ArmSummary) -> str:

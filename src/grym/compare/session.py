@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -446,16 +447,18 @@ def start_arms(settings: Settings, names: Mapping[str, str], scratch: Path) -> d
     Raises:
         GrymError: a model cannot be loaded; workers that were started are closed again.
     """
-    arms: dict[str, Arm] = {}
+    workers = {
+        letter: Worker(settings.model(names[letter]), settings.worker, scratch / letter, plugins=settings.plugins.paths)
+        for letter in ARMS
+    }
     try:
-        for letter in ARMS:
-            spec = settings.model(names[letter])
-            worker = Worker(spec, settings.worker, scratch / letter, plugins=settings.plugins.paths)
-            arms[letter] = Arm(letter, worker, worker.start())
+        with ThreadPoolExecutor(len(ARMS)) as pool:
+            cards = list(pool.map(Worker.start, workers.values()))
     except BaseException:
-        stop_arms(arms)
+        for worker in workers.values():
+            worker.close()
         raise
-    return arms
+    return {letter: Arm(letter, workers[letter], card) for letter, card in zip(ARMS, cards, strict=True)}
 
 
 def stop_arms(arms: Mapping[str, Arm]) -> None:
