@@ -97,6 +97,8 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 20261120,
     voices: Annotated[int, typer.Option(help="Synthetic training voices.")] = 464,
     name: Annotated[str, typer.Option(help="Folder below HOME/training.")] = "wav2vec2-mini",
+    manifest: Annotated[str, typer.Option(help="Further clips to train on, CSV or JSONL.")] = "",
+    measure_on: Annotated[str, typer.Option(help="Dataset to measure on instead of the test splits.")] = "",
     *,
     install: Annotated[bool, typer.Option("--install", help="Replace the bundled checkpoint.")] = False,
 ) -> None:
@@ -108,7 +110,9 @@ def train(
         from flows.server import drain
         from flows.train import train as train_flow
 
-        result = train_flow(scale=scale, seed=seed, voices=voices, name=name, install=install)
+        result = train_flow(
+            scale=scale, seed=seed, voices=voices, name=name, manifest=manifest, measure_on=measure_on, install=install
+        )
         drain(server.url, result.flow_run_id, result.task_runs)
     for title, rate in result.rates.items():
         out.print(f"{title}: WER {100 * rate:.2f} %")

@@ -13,6 +13,7 @@ from pathlib import Path
 from prefect import flow, runtime
 
 from grym.config import load_settings
+from grym.errors import ConfigError
 from grym.models.model_card import render_card
 from grym.models.recipe import mini_stages
 from tasks.training import evaluate_model, train_stage
@@ -37,7 +38,14 @@ class Trained:
 
 @flow(name="train", persist_result=False)
 def train(
-    scale: float = 1.0, seed: int = 20261120, voices: int = 464, name: str = "wav2vec2-mini", *, install: bool = False
+    scale: float = 1.0,
+    seed: int = 20261120,
+    voices: int = 464,
+    name: str = "wav2vec2-mini",
+    *,
+    manifest: str = "",
+    measure_on: str = "",
+    install: bool = False,
 ) -> Trained:
     """Train, or go on training, and measure.
 
@@ -46,17 +54,23 @@ def train(
         seed: seed of everything that is drawn.
         voices: synthetic training voices.
         name: folder below ``HOME/training``.
+        manifest: further clips to train on, as CSV or JSONL.
+        measure_on: dataset to measure on; default the bundled test split, and the test takes of FSDD where it is set.
         install: copy the result over the bundled checkpoint.
     """
     settings = load_settings()
     stages = mini_stages(seed, voices, scale)
     fsdd = Path(os.environ["GRYM_FSDD"]).resolve() if os.environ.get("GRYM_FSDD") else None
     home = settings.home / "training" / name
-    folder = train_stage(stages[0], home / stages[0].key, fsdd, None)
-    for spec in stages[1:]:
-        folder = train_stage(spec, home / spec.key, fsdd, folder)
-    sets = {"Bundled test split, voices unseen in training": "digits"}
-    if fsdd is not None:
+    extra = Path(manifest).resolve() if manifest else None
+    folder: Path | None = None
+    for spec in stages:
+        folder = train_stage(spec, home / spec.key, fsdd=fsdd, manifest=extra, start=folder)
+    if folder is None:
+        msg = "A recipe needs at least one stage."
+        raise ConfigError(msg)
+    sets = {measure_on: measure_on} if measure_on else {"Bundled test split, voices unseen in training": "digits"}
+    if fsdd is not None and not measure_on:
         sets["FSDD test takes (0-4), speakers heard in training"] = "fsdd"
     results = {
         f"{title}, {precision}": evaluate_model(folder, dataset, precision, settings)

@@ -18,14 +18,14 @@ from tasks.policies import PLAIN
 
 
 @task(name="train", **PLAIN, retries=1, retry_delay_seconds=2)
-def train_stage(spec: TrainSpec, out: Path, fsdd: Path | None, start: Path | None) -> Path:
+def train_stage(spec: TrainSpec, out: Path, *, fsdd: Path | None, manifest: Path | None, start: Path | None) -> Path:
     """Train one stage in a process of its own; a crash is tried once more and goes on at the last checkpoint."""
     logger = get_run_logger()
     progress: Any = create_progress_artifact(
         progress=0.0, key="training", description=f"Stage {spec.key}, {spec.stop_after or spec.steps} steps"
     )
     folder = out / "model"
-    for event in train(spec, out, fsdd=fsdd, start=start):
+    for event in train(spec, out, fsdd=fsdd, manifest=manifest, start=start):
         if event["event"] == "step":
             update_progress_artifact(
                 artifact_id=progress, progress=100 * event["step"] / (spec.stop_after or spec.steps)

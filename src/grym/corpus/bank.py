@@ -7,6 +7,7 @@ goes on exactly where it stopped. Audio is 16 kHz mono, stored as int16.
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
@@ -15,9 +16,12 @@ import numpy as np
 import soundfile
 import soxr
 
+from grym.audio import decode
 from grym.corpus import digits
 from grym.corpus.augment import Augmentation, augment, change_speed
 from grym.corpus.digits import RATE, WORDS
+from grym.corpus.manifest import read_manifest
+from grym.errors import AudioError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from grym.config import AudioLimits
     from grym.corpus.digits import Samples
 
 # How many digits the clips of a batch have, and how often: short strings are the hardest, they lack context.
@@ -71,6 +76,16 @@ def load_fsdd(folder: Path, *, leave_out: Sequence[str] = (), first_take: int = 
     return takes
 
 
+def load_manifest(manifest: Path, limits: AudioLimits) -> list[Take]:
+    """Takes of a CSV or JSONL manifest; rows and clips that cannot be used are left out."""
+    takes = []
+    for entry in read_manifest(manifest).entries:
+        with contextlib.suppress(AudioError):
+            clip, _ = decode(entry.path, limits, offset=entry.offset, duration=entry.duration)
+            takes.append(Take(_pcm(clip.samples), tuple(entry.text.split()), entry.speaker or manifest.name))
+    return takes
+
+
 def synthesize(voice_count: int, strings_per_voice: int, seed: int) -> list[Take]:
     """Ten single digits and some strings by each of ``voice_count`` synthetic training voices."""
     voices = digits.voices("train", voice_count, seed)
@@ -94,7 +109,8 @@ class Bank:
     """Takes grouped by speaker, and the batches made of them.
 
     Args:
-        groups: lists of takes with the share of clips that each list provides.
+        groups: lists of takes with the share of clips that each list provides; lists without a single digit are
+            left out, because nothing can be joined from them.
         how: augmentation.
         batch_seconds: rough amount of audio in a batch, in seconds.
         string_share: share of longer clips that are strings spoken as one, where a group has them; the others are
@@ -115,6 +131,8 @@ class Bank:
         self._strings: list[list[Take]] = []
         self._weights: list[float] = []
         for takes, weight in groups:
+            if not any(len(take.words) == 1 for take in takes):
+                continue
             by_speaker: dict[str, list[Take]] = {}
             for take in takes:
                 if len(take.words) == 1:
@@ -122,6 +140,11 @@ class Bank:
             self._singles.append(list(by_speaker.values()))
             self._strings.append([take for take in takes if len(take.words) > 1])
             self._weights.append(weight)
+        if not self._weights:
+            msg = "There is nothing to train on."
+            raise ConfigError(msg, code="no-data", hint="Set GRYM_FSDD, ask for synthetic voices, or give a manifest.")
+        if sum(self._weights) != 1.0:
+            self._weights = [weight / sum(self._weights) for weight in self._weights]
         everything = [take for takes, _ in groups for take in takes]
         self._crowd = [_wave(take) for take in everything[:: max(1, len(everything) // 400)]]
 

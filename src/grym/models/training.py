@@ -35,8 +35,9 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
+from grym.config import AudioLimits
 from grym.corpus.augment import Augmentation
-from grym.corpus.bank import Bank, Clip, load_fsdd, synthesize
+from grym.corpus.bank import Bank, Clip, load_fsdd, load_manifest, synthesize
 from grym.corpus.digits import RATE, Samples
 from grym.models.recipe import TrainSpec
 
@@ -250,13 +251,13 @@ class Trainer:
         )
 
 
-def build_bank(spec: TrainSpec, fsdd: Path | None) -> Bank:
-    """Real takes (where a folder is given) and synthetic voices, in the shares of the specification."""
+def build_bank(spec: TrainSpec, fsdd: Path | None, manifest: Path | None = None) -> Bank:
+    """Real takes, synthetic voices and a manifest's clips, each where it is given, in the shares of the recipe."""
     synthetic = synthesize(spec.voices, spec.strings_per_voice, spec.seed)
-    groups = [(synthetic, 1.0)]
-    if fsdd is not None:
-        real = load_fsdd(fsdd, leave_out=spec.leave_out)
-        groups = [(real, spec.fsdd_share), (synthetic, 1.0 - spec.fsdd_share)]
+    real = load_fsdd(fsdd, leave_out=spec.leave_out) if fsdd is not None else []
+    groups = [(real, spec.fsdd_share), (synthetic, 1.0 - spec.fsdd_share)]
+    if manifest is not None:
+        groups.append((load_manifest(manifest, AudioLimits()), 1.0 - spec.fsdd_share))
     return Bank(groups, Augmentation(), spec.batch_seconds, spec.string_share)
 
 
@@ -265,6 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train wav2vec2-mini.")
     parser.add_argument("--spec", default="{}", help="fields of TrainSpec as a JSON object")
     parser.add_argument("--fsdd", type=Path, default=None)
+    parser.add_argument("--manifest", type=Path, default=None, help="further clips, as CSV or JSONL")
     parser.add_argument("--start", type=Path, default=None, help="folder of the exported stage to start from")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -272,7 +274,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(os.cpu_count() or 1)
     emit(event="data", voices=spec.voices)
-    trainer = Trainer(spec, build_bank(spec, options.fsdd), options.out, options.start)
+    trainer = Trainer(spec, build_bank(spec, options.fsdd, options.manifest), options.out, options.start)
     trainer.run()
     trainer.export(options.out / "model")
     emit(event="done", step=trainer.step, folder=str(options.out / "model"))

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 
 def train(
-    spec: TrainSpec, out: Path, *, fsdd: Path | None = None, start: Path | None = None
+    spec: TrainSpec,
+    out: Path,
+    *,
+    fsdd: Path | None = None,
+    manifest: Path | None = None,
+    start: Path | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train, or go on training, and yield the process's events as they come.
 
@@ -32,6 +37,7 @@ def train(
         spec: the recipe.
         out: folder of checkpoint and exported model (``out/model``).
         fsdd: folder of the Free Spoken Digit Dataset; without it only synthetic voices are used.
+        manifest: further clips, as CSV or JSONL.
         start: exported model to start from; default random weights.
 
     Yields:
@@ -44,15 +50,16 @@ def train(
     # The recipe decides how long the schedule is; the process finds its checkpoint by itself.
     command = [sys.executable, "-m", "grym.models.training", "--out", str(out)]
     command += ["--spec", json.dumps(dataclasses.asdict(spec))]
-    if fsdd is not None:
-        command += ["--fsdd", str(fsdd)]
-    if start is not None:
-        command += ["--start", str(start)]
+    for option, path in (("--fsdd", fsdd), ("--manifest", manifest), ("--start", start)):
+        if path is not None:
+            command += [option, str(path)]
     source = str(Path(grym.__file__).resolve().parent.parent)
     environment = {**os.environ, "PYTHONPATH": source, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    with (out / "training.log").open("ab") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
-        finished = False
+    finished = False
+    with (
+        (out / "training.log").open("ab") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as process,
+    ):
         try:
             for line in process.stdout or ():
                 event = json.loads(line)
@@ -61,7 +68,6 @@ def train(
         finally:
             if process.poll() is None and not finished:
                 process.terminate()
-            process.wait()
     if not finished:
         msg = f"The training ended early with exit code {process.returncode}."
         raise WorkerError(msg, code="training-failed", hint="See training.log beside the checkpoint; start it again.")
