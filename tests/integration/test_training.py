@@ -44,6 +44,8 @@ def test_a_killed_training_goes_on_at_its_checkpoint_to_the_same_weights(tmp_pat
         _train_and_kill(killed)
     resumed = list(train(TINY, killed, manifest=MANIFEST))
     assert any(event["event"] == "resume" and event["step"] >= 2 for event in resumed)
+    finished = [event["event"] for event in train(TINY, killed, manifest=MANIFEST)]
+    assert finished == ["resume", "done"]
     left, right = _weights(tmp_path / "whole/model"), _weights(killed / "model")
     assert left.keys() == right.keys()
     for name, value in left.items():

@@ -115,9 +115,8 @@ def emit(**event: object) -> None:
 class Trainer:
     """Model, optimizer, schedule and their checkpoint."""
 
-    def __init__(self, spec: TrainSpec, bank: Bank, out: Path, start: Path | None = None) -> None:
+    def __init__(self, spec: TrainSpec, out: Path, start: Path | None = None) -> None:
         self._spec = spec
-        self._bank = bank
         self._checkpoint = out / "checkpoint.pt"
         torch.manual_seed(spec.seed)
         self.model = Wav2Vec2ForCTC(mini_config())
@@ -168,11 +167,16 @@ class Trainer:
         )
         aside.replace(self._checkpoint)
 
-    def run(self) -> None:
+    @property
+    def finished(self) -> bool:
+        """Whether the last step is done."""
+        return self.step >= self._last
+
+    def run(self, bank: Bank) -> None:
         """Train to the last step."""
         self.model.train()
         started, seen = time.monotonic(), self.step
-        for step, clips in self._batches(self.step):
+        for step, clips in self._batches(bank, self.step):
             # Dropout and masks are drawn from the step, so that a resumed run repeats them.
             torch.manual_seed(self._spec.seed + step)
             np.random.seed((self._spec.seed + step) % 2**32)  # noqa: NPY002 - transformers draws its masks here
@@ -190,14 +194,12 @@ class Trainer:
             if self.step % self._spec.checkpoint_every == 0 or self.step == self._last:
                 self.save()
 
-    def _batches(self, first: int) -> Iterator[tuple[int, list[Clip]]]:
+    def _batches(self, bank: Bank, first: int) -> Iterator[tuple[int, list[Clip]]]:
         ready: queue.Queue[tuple[int, list[Clip]]] = queue.Queue(maxsize=4)
 
         def fill() -> None:
             for step in range(first, self._last):
-                ready.put(
-                    (step, self._bank.batch(self._spec.seed, step, joined_only=step < self._spec.alignment_steps))
-                )
+                ready.put((step, bank.batch(self._spec.seed, step, joined_only=step < self._spec.alignment_steps)))
 
         threading.Thread(target=fill, daemon=True).start()
         for _ in range(first, self._last):
@@ -273,9 +275,10 @@ def main() -> None:
     spec = TrainSpec.from_json(options.spec)
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(os.cpu_count() or 1)
-    emit(event="data", voices=spec.voices)
-    trainer = Trainer(spec, build_bank(spec, options.fsdd, options.manifest), options.out, options.start)
-    trainer.run()
+    trainer = Trainer(spec, options.out, options.start)
+    if not trainer.finished:
+        emit(event="data", voices=spec.voices)
+        trainer.run(build_bank(spec, options.fsdd, options.manifest))
     trainer.export(options.out / "model")
     emit(event="done", step=trainer.step, folder=str(options.out / "model"))
 
