@@ -9,6 +9,7 @@ suite with fewer rules than the file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -166,3 +167,11 @@ def _build(suite: str, entries: list[dict[str, Any]], rules: tuple[Rule, ...]) -
         msg = f"Suite {suite} has {len(rules)} rules in its file but {len(built.expectations)} were loaded."
         raise _fail(msg, "lost-rule", "Correct the rule that the library dropped.")
     return built
+
+
+def suites_digest(folder: Path = SUITES) -> str:
+    """Hash of all suites: a run is only resumed under the rules that it was started with."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.json")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]

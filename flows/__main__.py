@@ -80,10 +80,12 @@ def compare(
     store.check_unlocked()
     with _session(settings.home) as server:
         from flows.compare import compare as compare_flow
+        from flows.progress import shown
         from flows.server import drain
         from flows.show import show_verdict
 
-        result = compare_flow(a=names["a"], b=names["b"], dataset=chosen, new=new)
+        with shown(out):
+            result = compare_flow(a=names["a"], b=names["b"], dataset=chosen, new=new)
         with out.status("Waiting until the server has recorded every task run"):
             recorded = drain(server.url, result.flow_run_id, result.task_runs)
     show_verdict(out, store, result)

@@ -18,9 +18,12 @@ from filelock import FileLock, Timeout
 from prefect import flow, runtime
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.annotations import quote
 
 from expectations.docs import build_data_docs
 from expectations.gate import judge
+from expectations.loader import suites_digest
+from flows.progress import tell
 from grym.compare.plan import Refused, Usable, distinct, fingerprint, make_plan, refusals, run_key
 from grym.compare.session import ARMS, Arm, Session, start_arms, stop_arms, with_names
 from grym.config import Settings, load_settings
@@ -85,10 +88,12 @@ def compare(
     with _starting(settings, {"a": a, "b": b}) as starting:
         usable, refused, judgements = _check(found, settings, counter)
         arms = starting.result()
-        revisions = {letter: arms[letter].card.revision for letter in ARMS}
-        with _only_one(settings, run_key(usable, revisions, settings.compare)):
+        facts = {letter: f"{arms[letter].card.revision} {arms[letter].card.rung}" for letter in ARMS}
+        key = run_key(usable, facts, settings, suites_digest())
+        with _only_one(settings, key):
             store = Store(settings.home)
-            plan = make_plan(usable, revisions, settings.compare, store, new=new, complete=_complete(settings.home))
+            done = _complete(settings.home)
+            plan = make_plan(usable, key, settings.compare, store, new=new, complete=done)
             session = Session(settings, plan, arms, store, FeatureStore(settings.home), judge, found.name)
             return _run(session, refused, judgements, counter)
 
@@ -105,12 +110,17 @@ def _run(session: Session, refused: Sequence[Refused], judgements: Sequence[Judg
     for letter in ARMS:
         _throughput(session, letter, counter)
     if "latency" not in store.landed("operations", plan.run):
-        counter.add(1)
-        measure_latency.with_options(**policies.inference(session.arms["a"].device_tag, 1))(session)
+        counter.add(1 + len(ARMS))
+        for letter in ARMS:  # also after a resume, when this process has not asked the models anything yet
+            _warm_up(session, letter)
+        measure_latency.with_options(**policies.inference(session.arms["a"].device_tag, 1))(quote(session))
+    tell("latency, scores, report", 1, 4)
     counter.add(3)
-    verdict = score_and_test(session)
+    verdict = score_and_test(quote(session))
     session.close(facts)
+    tell("latency, scores, report", 2, 4)
     warehouse = publish(store, VIEWS)
+    tell("latency, scores, report", 3, 4)
     docs = build_data_docs(session.judgements, settings.home / "datadocs" / plan.run.id)
     page = report(store, plan.run, settings.home / "reports", _audio_of(session), docs.resolve().as_uri())
     return Compared(
@@ -152,11 +162,12 @@ def _check(
 ) -> tuple[list[Usable], list[Refused], list[Judgement]]:
     chunks = [found.entries[i : i + CHUNK] for i in range(0, len(found.entries), CHUNK)]
     counter.add(len(chunks))
-    futures = [check_audio.submit(chunk, settings.audio) for chunk in chunks]
+    futures = [check_audio.submit(quote(chunk), settings.audio) for chunk in chunks]
     usable: list[Usable] = []
     judgements: list[Judgement] = []
     refused = refusals(found)
-    for future in futures:
+    for done, future in enumerate(futures, start=1):
+        tell("clips checked, in chunks", done, len(futures))
         good, bad, judged = future.result()
         usable += good
         refused += bad
@@ -176,12 +187,18 @@ def _throughput(session: Session, letter: str, counter: _Counter) -> None:
     if not pending:
         return
     counter.add(1 + len(pending))
-    warm_up.with_options(tags=[arm.device_tag], task_run_name=f"warm up {arm.card.name}")(session, letter)
+    _warm_up(session, letter)
     progress: Any = create_progress_artifact(progress=0.0, key=f"compare-{letter}", description=arm.card.name)
     for done, batch in enumerate(pending, start=1):
         name = f"{arm.card.name} {done}/{len(pending)}"
-        infer.with_options(**options, task_run_name=name)(session, letter, batch)
+        infer.with_options(**options, task_run_name=name)(quote(session), letter, batch)
+        tell(f"{letter} {arm.card.name}", done, len(pending))
         update_progress_artifact(artifact_id=progress, progress=100 * done / len(pending))
+
+
+def _warm_up(session: Session, letter: str) -> None:
+    card, tag = session.arms[letter].card, session.arms[letter].device_tag
+    warm_up.with_options(tags=[tag], task_run_name=f"warm up {card.name}")(quote(session), letter)
 
 
 def _complete(home: Path) -> frozenset[str]:

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from grym.audio import Measured
 from grym.compare.plan import Usable, choose_run, distinct, fingerprint, make_plan, run_key
-from grym.config import CompareSettings
+from grym.config import CompareSettings, Settings, WorkerLimits
 from grym.corpus.manifest import Entry
 from grym.store import RunRef, Store
 
-SETTINGS = CompareSettings(latency_clips=3, batch_clips=4)
+COMPARE = CompareSettings(latency_clips=3, batch_clips=4)
+SETTINGS = Settings(compare=COMPARE)
 
 
 def _usable(number: int, *, text: str = "one", clip_id: str = "") -> Usable:
@@ -45,9 +46,10 @@ def test_the_question_changes_with_clips_revisions_and_options() -> None:
     others = (
         run_key([*clips[:2], _usable(2, text="two")], {"a": "1", "b": "2"}, SETTINGS),
         run_key(clips, {"a": "1", "b": "3"}, SETTINGS),
-        run_key(clips, {"a": "1", "b": "2"}, SETTINGS.model_copy(update={"normalizer": "none"})),
+        run_key(clips, {"a": "1", "b": "2"}, SETTINGS.model_copy(update={"worker": WorkerLimits(attempts=9)})),
+        run_key(clips, {"a": "1", "b": "2"}, SETTINGS, "other suites"),
     )
-    assert len({key, *others}) == 4
+    assert len({key, *others}) == 5
 
 
 def test_the_same_audio_twice_is_refused_once() -> None:
@@ -80,8 +82,7 @@ def test_the_latency_sample_is_seeded_and_never_larger_than_the_set(tmp_path: Pa
     """The sample is part of the plan: the same every time, without repeats."""
     clips = [_usable(i) for i in range(count)]
     first, second = (
-        make_plan(clips, {"a": "1", "b": "2"}, SETTINGS, Store(tmp_path), new=False, complete=frozenset())
-        for _ in range(2)
+        make_plan(clips, "f" * 64, COMPARE, Store(tmp_path), new=False, complete=frozenset()) for _ in range(2)
     )
     assert first == second
     assert len(set(first.latency_sample)) == len(first.latency_sample) == min(3, count)

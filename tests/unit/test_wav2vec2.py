@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from grym.audio import decode
 from grym.config import AudioLimits, ModelSpec
@@ -159,7 +160,7 @@ def test_analysis_and_ping_do_not_need_the_weights() -> None:
     model.close()
 
 
-@pytest.mark.parametrize("kind", ["missing", "no config", "no weights", "pickle", "not ctc"])
+@pytest.mark.parametrize("kind", ["missing", "no config", "no weights", "pickle", "not ctc", "no head"])
 def test_a_folder_that_is_no_checkpoint_is_one_clear_sentence(tmp_path: Path, kind: str) -> None:
     """Each way a model folder can be wrong has its own code."""
     folder = tmp_path / "model"
@@ -176,7 +177,12 @@ def test_a_folder_that_is_no_checkpoint_is_one_clear_sentence(tmp_path: Path, ki
         (folder / "config.json").write_text(
             json.dumps({**config, "model_type": "bert", "architectures": ["BertModel"]})
         )
+    if kind == "no head":
+        weights = load_file(folder / "model.safetensors")
+        kept = {name: value for name, value in weights.items() if not name.startswith("lm_head")}
+        save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     expected = {
+        "no head": "not-a-ctc-checkpoint",
         "missing": "no-model-folder",
         "no config": "not-a-checkpoint",
         "no weights": "no-weights",
@@ -196,6 +202,8 @@ def test_wrong_options_name_the_right_ones() -> None:
         load_model(spec)
     with pytest.raises(ConfigError, match="overlap"):
         _model(window_seconds=5.0, overlap_seconds=4.0)
+    with pytest.raises(ConfigError, match="two frames"):
+        _ = _model(overlap_seconds=0.0).card
     with pytest.raises(ConfigError, match="padded_batch"):
         _ = _model(precision="int8", padded_batch=4).card
 

@@ -22,7 +22,7 @@ from grym.store import RunRef, Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from grym.config import AudioLimits, CompareSettings
+    from grym.config import AudioLimits, CompareSettings, Settings
     from grym.corpus.manifest import Dataset, Entry
     from grym.models.interface import AudioClip
 
@@ -117,15 +117,18 @@ def fingerprint(clips: Sequence[Usable]) -> str:
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
 
 
-def run_key(clips: Sequence[Usable], revisions: Mapping[str, str], settings: CompareSettings) -> str:
-    """Identity of the question: the same clips, model revisions and options have the same key."""
-    facts = {"clips": fingerprint(clips), "revisions": dict(revisions), "options": dataclass_free(settings)}
+def run_key(clips: Sequence[Usable], arms: Mapping[str, str], settings: Settings, gates: str = "") -> str:
+    """Identity of the question: whatever can change an answer or a verdict is in it.
+
+    Args:
+        clips: usable clips, in any order.
+        arms: letter -> revision and rung of the model.
+        settings: grym.toml; ``[compare]``, ``[audio]`` and ``[worker]`` count.
+        gates: digest of the expectation suites.
+    """
+    options = {name: getattr(settings, name).model_dump(mode="json") for name in ("compare", "audio", "worker")}
+    facts = {"clips": fingerprint(clips), "arms": dict(arms), "options": options, "gates": gates}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def dataclass_free(settings: CompareSettings) -> dict[str, object]:
-    """The options that change results, as plain values."""
-    return settings.model_dump(mode="json")
 
 
 def choose_run(store: Store, key: str, *, new: bool, complete: frozenset[str]) -> tuple[RunRef, int, bool]:
@@ -150,16 +153,9 @@ def choose_run(store: Store, key: str, *, new: bool, complete: frozenset[str]) -
 
 
 def make_plan(
-    clips: Sequence[Usable],
-    revisions: Mapping[str, str],
-    settings: CompareSettings,
-    store: Store,
-    *,
-    new: bool,
-    complete: frozenset[str],
+    clips: Sequence[Usable], key: str, settings: CompareSettings, store: Store, *, new: bool, complete: frozenset[str]
 ) -> Plan:
-    """Plan a run over usable clips; see :func:`choose_run` for which run it is."""
-    key = run_key(clips, revisions, settings)
+    """Plan a run over usable clips for the question ``key``; see :func:`choose_run` for which run it is."""
     run, ordinal, resumed = choose_run(store, key, new=new, complete=complete)
     batches = plan_batches(clips, max_seconds=settings.batch_seconds, max_clips=settings.batch_clips)
     rng = np.random.default_rng(settings.seed)

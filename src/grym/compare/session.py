@@ -23,7 +23,7 @@ from grym.compare.normalize import get_normalizer
 from grym.compare.plan import Plan, Refused, Usable, clip_row, refused_row
 from grym.compare.score import score
 from grym.compare.verdict import compare_run, outcome_scores, word_rows
-from grym.errors import GrymError, QualityError, WorkerError
+from grym.errors import AudioError, GrymError, QualityError, WorkerError
 from grym.memory.features import FeatureStore, space_name
 from grym.models.interface import Answer, AudioClip, Card, Options
 from grym.quality import Held, Judgement, features_frame, response_frame, transcription_frame
@@ -89,7 +89,6 @@ class Session:
     memory: FeatureStore
     judge: Judge
     dataset: str
-    judgements: list[Judgement] = field(default_factory=list)
     _by_id: dict[str, Usable] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -102,7 +101,6 @@ class Session:
     def open(self, refused: Sequence[Refused], judgements: Sequence[Judgement], facts: Mapping[str, str]) -> None:
         """Land what is known before the first model answers: run, clips, models, quarantine, the audio's quality."""
         run = self.plan.run
-        self.judgements += judgements
         rows = [row for judgement in judgements for row in judgement.rows(run.id)]
         self.store.land("quality", rows, run=run, part="input")
         if "started" not in self.store.landed("runs", run):
@@ -122,15 +120,9 @@ class Session:
 
     def warm_up(self, letter: str) -> None:
         """One call apart from every figure, so that lazy allocations are not counted."""
-        clip = self._decode(self.plan.clips[0].clip_id)
-        arm = self.arms[letter]
-        try:
-            _, usage = arm.worker.process([clip], Options(segments=False))
-        except GrymError as error:
-            self._attempt(letter, "warmup", 1, error, "give up")
-            return
-        row = self._operation(letter, "warmup", "warmup", [clip], usage, ok=True)
-        self.store.land("operations", [row], run=self.plan.run, part=f"{letter}-warmup")
+        part = f"{letter}-warmup-{time.time_ns()}"
+        row = self._timed_call(letter, "warmup", part, self.plan.clips[0].clip_id)
+        self.store.land("operations", [row], run=self.plan.run, part=part)
 
     def infer(self, letter: str, batch: Batch, *, attempt: int, last: bool) -> int:
         """Answer one batch and land everything about it; the outcomes come last and mark it as done.
@@ -156,28 +148,43 @@ class Session:
         self.store.land("quarantine", refused, run=run, part=part)
         self.store.land("words", words, run=run, part=part)
         if answered.usage is not None:
-            row = self._operation(letter, "throughput", batch.id, answered.clips, answered.usage, ok=True)
+            planned = [self.clip(clip.id) for clip in answered.clips]
+            row = self._operation(letter, "throughput", batch.id, planned, answered.usage)
             self.store.land("operations", [row], run=run, part=f"{part}-throughput")
         self.store.land("outcomes", outcomes, run=run, part=part)
         return sum(row["status"] != "ok" for row in outcomes)
 
     def measure_latency(self) -> None:
-        """The latency pass: batch 1, arms interleaved A-B-B-A, on the seeded sample."""
-        rows = []
-        for clip_id in self.plan.latency_sample:
-            clip = self._decode(clip_id)
-            for repeat, letter in enumerate("abba"):
-                arm = self.arms[letter]
-                call = f"{clip_id[:16]}-{repeat}"
-                try:
-                    _, usage = arm.worker.process([clip], Options())
-                except GrymError as error:
-                    self._attempt(letter, call, 1, error, "give up")
-                    continue
-                rows.append(self._operation(letter, "latency", call, [clip], usage, ok=True))
-        self.store.land("operations", rows, run=self.plan.run, part="latency")
+        """The latency pass: batch 1, arms interleaved A-B-B-A, on the seeded sample, judged before it counts.
+
+        Raises:
+            QualityError: the gate refused the times; nothing is landed as measured, so a repeat measures again.
+        """
+        rows = [
+            self._timed_call(letter, "latency", f"{clip_id[:16]}-{repeat}", clip_id)
+            for clip_id in self.plan.latency_sample
+            for repeat, letter in enumerate("abba")
+        ]
         if rows:
-            self._record(self.judge("response_time", response_frame(rows), "latency"), "latency")
+            worker = self.settings.worker
+            frame = response_frame(
+                rows,
+                call_seconds=worker.call_seconds,
+                call_seconds_per_audio_second=worker.call_seconds_per_audio_second,
+            )
+            judgement = self.judge("response_time", frame, "latency")
+            self.store.land("quality", judgement.rows(self.plan.run.id), run=self.plan.run, part="latency")
+            judgement.require()
+        self.store.land("operations", rows, run=self.plan.run, part="latency")
+
+    def _timed_call(self, letter: str, kind: str, call: str, clip_id: str) -> dict[str, object]:
+        """One clip, one call: a row of ``operations``, failed or not."""
+        usage = None
+        try:
+            _, usage = self.arms[letter].worker.process([self._decode(clip_id)], Options())
+        except GrymError as error:
+            self._attempt(letter, call, 1, error, "give up")
+        return self._operation(letter, kind, call, [self.clip(clip_id)], usage)
 
     def compare(self) -> dict[str, object]:
         """Score and test the landed outcomes; lands and returns the row that carries the verdict."""
@@ -199,6 +206,9 @@ class Session:
     def _decode(self, clip_id: str) -> AudioClip:
         entry = self.clip(clip_id).entry
         clip, _ = decode(entry.path, self.settings.audio, offset=entry.offset, duration=entry.duration)
+        if clip.id != clip_id:
+            msg = f"{entry.key} is no longer the audio that was checked."
+            raise AudioError(msg, code="changed", hint="Do not write to a dataset while it is compared.")
         return clip
 
     def _load(self, letter: str, batch: Batch) -> tuple[list[AudioClip], list[Answer]]:
@@ -234,12 +244,13 @@ class Session:
         in_a_row = 0
         for clip in clips:
             if in_a_row >= GIVE_UP_AFTER:
-                error = WorkerError(
-                    f"The model failed {GIVE_UP_AFTER} clips in a row and was not asked again in this batch.",
-                    code="gave-up",
-                )
-                answers.append(self._no_answer(letter, clip.id, error))
-                continue
+                if not self._still_answers(letter):
+                    msg = (
+                        f"The model failed {in_a_row} clips in a row and its warm-up clip too; it was not asked again."
+                    )
+                    rest = clips[len(answers) :]
+                    return [*answers, *(self._no_answer(letter, c.id, WorkerError(msg, code="gave-up")) for c in rest)]
+                in_a_row = 0
             try:
                 answer, _ = self.arms[letter].worker.process([clip], Options(features=True))
                 answers += answer
@@ -249,6 +260,14 @@ class Session:
                 self._attempt(letter, clip.id[:16], attempt, error, "give up")
                 answers.append(self._no_answer(letter, clip.id, error))
         return answers
+
+    def _still_answers(self, letter: str) -> bool:
+        """Whether the model answers the warm-up clip: it is the clips that are bad then, not the model."""
+        try:
+            answers, _ = self.arms[letter].worker.process([self._decode(self.plan.clips[0].clip_id)], Options())
+        except GrymError:
+            return False
+        return answers[0].error is None
 
     def _no_answer(self, letter: str, clip_id: str, error: GrymError) -> Answer:
         card = self.arms[letter].card
@@ -266,29 +285,23 @@ class Session:
         subject = f"{letter}-{batch.id}"
         seconds = [self.clip(answer.clip_id).seconds for answer in good]
         judgements = [self.judge("transcription", transcription_frame(good, seconds), subject)]
-        vectors = [answer.features for answer in good]
-        if self.arms[letter].card.feature_dim and all(vector is not None for vector in vectors):
-            frame = features_frame(
-                [answer.clip_id for answer in good],
-                np.stack([vector for vector in vectors if vector is not None]),
-                self.arms[letter].card.feature_dim,
-            )
+        judged = [[answer.clip_id for answer in good]]
+        vectors = [(answer.clip_id, answer.features) for answer in good if answer.features is not None]
+        if vectors:
+            ids = [clip_id for clip_id, _ in vectors]
+            dim = self.arms[letter].card.feature_dim
+            frame = features_frame(ids, np.stack([vector for _, vector in vectors]), dim)
             judgements.append(self.judge("features", frame, subject))
+            judged.append(ids)
         held: dict[str, Held] = {}
-        for judgement in judgements:
+        for ids, judgement in zip(judged, judgements, strict=True):
             for position, broken in judgement.held_rows.items():
-                held.setdefault(good[position].clip_id, broken)
+                held.setdefault(ids[position], broken)
         rows = [row for judgement in judgements for row in judgement.rows(self.plan.run.id)]
         self.store.land("quality", rows, run=self.plan.run, part=subject)
-        self.judgements += judgements
         for judgement in judgements:
             judgement.require()
         return held
-
-    def _record(self, judgement: Judgement, part: str) -> None:
-        self.store.land("quality", judgement.rows(self.plan.run.id), run=self.plan.run, part=part)
-        self.judgements.append(judgement)
-        judgement.require()
 
     def _remember(self, letter: str, answered: _Answered, held: Mapping[str, Held]) -> None:
         card = self.arms[letter].card
@@ -364,24 +377,29 @@ class Session:
         return outcomes, words, refused
 
     def _operation(
-        self, letter: str, kind: str, call: str, clips: Sequence[AudioClip], usage: Usage, *, ok: bool
+        self, letter: str, kind: str, call: str, clips: Sequence[Usable], usage: Usage | None
     ) -> dict[str, object]:
+        """A row of ``operations``; a call without an answer has no times."""
         card = self.arms[letter].card
-        return {
+        row: dict[str, object] = {
             "arm": letter,
             "model": card.name,
             "pass": kind,
             "call": call,
-            "clip_id": clips[0].id if kind == "latency" else "",
+            "clip_id": "" if kind == "throughput" else clips[0].clip_id,
             "clips": len(clips),
             "audio_seconds": sum(clip.seconds for clip in clips),
-            "wall_seconds": usage.wall_seconds,
-            "compute_seconds": usage.compute_seconds,
-            "cpu_seconds": usage.cpu_seconds,
-            "peak_rss_mb": usage.peak_rss_mb,
             "rung": card.rung,
-            "status": "ok" if ok else "failed",
+            "status": "failed" if usage is None else "ok",
         }
+        if usage is not None:
+            row |= {
+                "wall_seconds": usage.wall_seconds,
+                "compute_seconds": usage.compute_seconds,
+                "cpu_seconds": usage.cpu_seconds,
+                "peak_rss_mb": usage.peak_rss_mb,
+            }
+        return row
 
     def _attempt(self, letter: str, call: str, attempt: int, error: GrymError, action: str) -> None:
         pid = int(error.metadata.get("pid", 0) or 0)

@@ -70,11 +70,12 @@ class TrainSpec:
 
 
 def mini_stages(seed: int = 20261120, voices: int = 464, scale: float = 1.0) -> tuple[TrainSpec, ...]:
-    """The two stages of ``wav2vec2-mini``.
+    """The stages of ``wav2vec2-mini``.
 
     The first learns letters and words, mostly from joined digits. The second
     hears more strings that synthetic voices spoke as one: after the first,
-    most errors were words run together ("foursix").
+    most errors were words run together ("foursix"). The third goes on with new
+    strings at half the rate.
 
     Args:
         seed: seed of everything that is drawn.
@@ -97,4 +98,15 @@ def mini_stages(seed: int = 20261120, voices: int = 464, scale: float = 1.0) -> 
         string_share=0.75,
         start_from=first.key,
     )
-    return first, second
+    third = TrainSpec(
+        steps=steps(1400),
+        alignment_steps=0,
+        learning_rate=7e-4,
+        seed=seed + 2,
+        voices=voices,
+        strings_per_voice=12,
+        fsdd_share=0.35,
+        string_share=0.8,
+        start_from=second.key,
+    )
+    return first, second, third

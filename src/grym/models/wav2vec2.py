@@ -340,15 +340,23 @@ def _load(spec: ModelSpec, options: Wav2Vec2Options) -> _Loaded:
     device, rung = _place(options)
     with _quiet(transformers):
         try:
-            network = transformers.AutoModelForCTC.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-            ).eval()
+            network, info = transformers.AutoModelForCTC.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
             processor = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             msg = f"{spec.name} cannot be loaded as a CTC checkpoint: {type(error).__name__}."
             raise ModelError(msg, code="not-a-ctc-checkpoint", hint="Give a folder saved with a CTC head.") from error
+    _refuse_partial(spec.name, info)
+    network.eval()
     config = network.config
     tokenizer = processor.tokenizer
+    if not hasattr(config, "conv_stride"):
+        msg = f"{spec.name} ({config.model_type}) does not start with convolutions on the waveform."
+        raise ModelError(msg, code="unsupported-checkpoint", hint="Use wav2vec2, HuBERT, WavLM or data2vec-audio.")
+    if options.overlap_seconds * processor.feature_extractor.sampling_rate < 2 * _receptive_field(config):
+        msg = f"overlap_seconds {options.overlap_seconds} is shorter than two frames of {spec.name}."
+        raise ConfigError(msg, code="bad-option", hint="Windows need some overlap; the default is 4 seconds.")
     if getattr(config, "add_adapter", False):
         msg = f"{spec.name} has a convolutional adapter after its encoder, which this adapter does not run."
         raise ModelError(msg, code="unsupported-checkpoint")
@@ -375,7 +383,6 @@ def _load(spec: ModelSpec, options: Wav2Vec2Options) -> _Loaded:
         tasks=("transcribe", "features", "analyze"),
         sample_rate=int(processor.feature_extractor.sampling_rate),
         min_seconds=_receptive_field(config) / int(processor.feature_extractor.sampling_rate),
-        languages=("en",),
         licence=spec.licence,
         feature_dim=int(config.hidden_size),
         parameters=parameters,
@@ -395,6 +402,16 @@ def _load(spec: ModelSpec, options: Wav2Vec2Options) -> _Loaded:
         padded_batch=_padded_batch(options, config, device.type),
         card=card,
     )
+
+
+def _refuse_partial(name: str, info: dict[str, Any]) -> None:
+    """Refuse a checkpoint that lacks weights: the library would fill them with random numbers and say nothing."""
+    # This vector is only used in training.
+    lacking = sorted(str(key) for key in info["missing_keys"] if not str(key).endswith("masked_spec_embed"))
+    lacking += [str(item[0] if isinstance(item, tuple) else item) for item in info["mismatched_keys"]]
+    if lacking:
+        msg = f"{name} lacks {len(lacking)} weights of a CTC model, for example {lacking[0]}."
+        raise ModelError(msg, code="not-a-ctc-checkpoint", hint="Give a folder saved with its CTC head.")
 
 
 def _place(options: Wav2Vec2Options) -> tuple[torch.device, str]:
