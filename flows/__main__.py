@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,7 +42,6 @@ def _session(home: Path) -> Iterator[Any]:
 
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("TQDM_DISABLE", "1")
-    home.mkdir(parents=True, exist_ok=True)
     # Their imports take seconds, which pass while the server starts. Prefect itself has to wait for its address.
     threading.Thread(target=_import_heavy, daemon=True).start()
     with out.status("Starting the Prefect server", spinner="dots"):
@@ -65,7 +64,7 @@ def compare(
     new: Annotated[bool, typer.Option("--new", help="Start another run even if an unfinished one exists.")] = False,
 ) -> None:
     """Compare two models on a dataset: checked, scored, tested, stored, shown."""
-    from grym.config import load_settings
+    from grym.config import ensure_home, load_settings
     from grym.corpus.loaders import load_dataset
     from grym.store import Store
 
@@ -76,6 +75,7 @@ def compare(
     for name in names.values():
         settings.model(name)
     load_dataset(chosen, settings)
+    ensure_home(settings)
     store = Store(settings.home)
     store.check_unlocked()
     with _session(settings.home) as server:
@@ -105,9 +105,10 @@ def train(
     install: Annotated[bool, typer.Option("--install", help="Replace the bundled checkpoint.")] = False,
 ) -> None:
     """Train wav2vec2-mini, or go on where a killed training stopped, and measure it."""
-    from grym.config import load_settings
+    from grym.config import ensure_home, load_settings
 
     settings = load_settings()
+    ensure_home(settings)
     with _session(settings.home) as server:
         from flows.server import drain
         from flows.train import train as train_flow

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from filelock import FileLock, Timeout
 from prefect import flow, runtime
@@ -20,7 +20,6 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
-from expectations.docs import build_data_docs
 from expectations.gate import judge
 from expectations.loader import suites_digest
 from flows.progress import tell
@@ -41,6 +40,7 @@ from tasks.infer import infer, measure_latency, warm_up
 from tasks.report import report
 from tasks.store import publish
 
+T = TypeVar("T")
 VIEWS = Path(__file__).resolve().parent.parent / "reports" / "sql"
 
 
@@ -113,16 +113,15 @@ def _run(session: Session, refused: Sequence[Refused], judgements: Sequence[Judg
         counter.add(1 + len(ARMS))
         for letter in ARMS:  # also after a resume, when this process has not asked the models anything yet
             _warm_up(session, letter)
-        measure_latency.with_options(**policies.inference(session.arms["a"].device_tag, 1))(quote(session))
+        measure_latency.with_options(**policies.inference(session.arms["a"].device_tag, 1))(_as_is(session))
     tell("latency, scores, report", 1, 4)
     counter.add(3)
-    verdict = score_and_test(quote(session))
+    verdict = score_and_test(_as_is(session))
     session.close(facts)
     tell("latency, scores, report", 2, 4)
     warehouse = publish(store, VIEWS)
     tell("latency, scores, report", 3, 4)
-    docs = build_data_docs(session.judgements, settings.home / "datadocs" / plan.run.id)
-    page = report(store, plan.run, settings.home / "reports", _audio_of(session), docs.resolve().as_uri())
+    page = report(store, plan.run, settings, _as_is({clip.clip_id: clip.entry for clip in plan.clips}))
     return Compared(
         run_id=plan.run.id,
         resumed=plan.resumed,
@@ -147,6 +146,11 @@ def _starting(settings: Settings, names: dict[str, str]) -> Iterator[Future[dict
                 stop_arms(future.result())
 
 
+def _as_is(value: T) -> T:
+    """Hand an argument to a task without Prefect walking through it, which takes longer the larger the set is."""
+    return cast("T", quote(value))
+
+
 class _Counter:
     """How many task runs the server has to know about when the flow is done."""
 
@@ -162,7 +166,7 @@ def _check(
 ) -> tuple[list[Usable], list[Refused], list[Judgement]]:
     chunks = [found.entries[i : i + CHUNK] for i in range(0, len(found.entries), CHUNK)]
     counter.add(len(chunks))
-    futures = [check_audio.submit(quote(chunk), settings.audio) for chunk in chunks]
+    futures = [check_audio.submit(_as_is(chunk), settings.audio) for chunk in chunks]
     usable: list[Usable] = []
     judgements: list[Judgement] = []
     refused = refusals(found)
@@ -191,14 +195,14 @@ def _throughput(session: Session, letter: str, counter: _Counter) -> None:
     progress: Any = create_progress_artifact(progress=0.0, key=f"compare-{letter}", description=arm.card.name)
     for done, batch in enumerate(pending, start=1):
         name = f"{arm.card.name} {done}/{len(pending)}"
-        infer.with_options(**options, task_run_name=name)(quote(session), letter, batch)
+        infer.with_options(**options, task_run_name=name)(_as_is(session), letter, batch)
         tell(f"{letter} {arm.card.name}", done, len(pending))
         update_progress_artifact(artifact_id=progress, progress=100 * done / len(pending))
 
 
 def _warm_up(session: Session, letter: str) -> None:
     card, tag = session.arms[letter].card, session.arms[letter].device_tag
-    warm_up.with_options(tags=[tag], task_run_name=f"warm up {card.name}")(quote(session), letter)
+    warm_up.with_options(tags=[tag], task_run_name=f"warm up {card.name}")(_as_is(session), letter)
 
 
 def _complete(home: Path) -> frozenset[str]:
@@ -221,13 +225,3 @@ def _only_one(settings: Settings, key: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _audio_of(session: Session) -> Any:
-    """The bytes of a clip's file, for the report's player."""
-
-    def read(clip_id: str) -> bytes | None:
-        path = session.clip(clip_id).entry.path
-        return path.read_bytes() if path.is_file() else None
-
-    return read

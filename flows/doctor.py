@@ -1,7 +1,9 @@
 """What is missing on this machine, in plain words: ``python -m flows doctor``.
 
 Imports nothing heavy (versions are read from the packages' metadata), starts
-nothing, and leaves nothing behind. Sizes in bytes unless named otherwise.
+nothing, and leaves nothing behind. Needs the standard library only: a check that
+needs a package which is missing says so. Where even the command line cannot start
+there is ``python -m flows.doctor``. Sizes in bytes unless named otherwise.
 """
 
 from __future__ import annotations
@@ -10,18 +12,18 @@ import csv
 import importlib
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import grym
 from flows import _installed as installed
 from flows._installed import Check
-from grym.config import Settings, load_settings
-from grym.errors import ConfigError, GrymError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from grym.config import Settings
 
 __all__ = ["Check", "checks", "report"]
 
@@ -42,51 +44,83 @@ def checks(settings_path: Path | None = None, *, root: Path = ROOT) -> list[Chec
     Returns:
         All findings, required ones and optional ones; never raises for a finding.
     """
+    espeak = ("espeak-ng", "makes speech for new training clips", "Install it with your system's package manager.")
     found = [
-        installed.python(),
-        installed.packages(root / "pyproject.toml"),
-        installed.constraints(root / "constraints.txt"),
-        installed.torch_pair(),
-        installed.datasets_package(),
-        _weights(),
-        _tool("espeak-ng", "makes speech for new training clips", "Install it with your system's package manager."),
-        _fsdd(),
-        _cuda(),
+        _look("Python", installed.python),
+        _look("packages", installed.packages, root / "pyproject.toml"),
+        _look("versions", installed.constraints, root / "constraints.txt", required=False),
+        _look("torch pair", installed.torch_pair),
+        _look("datasets", installed.datasets_package),
+        _look("weights", _weights),
+        _look("espeak-ng", _tool, *espeak, required=False),
+        _look("GRYM_FSDD", _fsdd, required=False),
+        _look("CUDA", _cuda, required=False),
     ]
-    settings, config = _settings(settings_path)
-    found.append(config)
-    if settings is not None:
-        home = settings.home
-        found += [_corpus(settings), _writable(home), _space(home), _warehouse(home), _prefect(home)]
+    settings: list[Settings] = []
+    found.append(_look("grym.toml", _settings, settings_path, settings))
+    for known in settings:
+        found += [
+            _look("corpus", _corpus, known),
+            _look("home", _writable, known.home),
+            _look("disk", _space, known.home),
+            _look("warehouse", _warehouse, known.home),
+            _look("Prefect", _prefect, known.home),
+        ]
     return sorted(found, key=lambda check: (not check.required, check.ok))
 
 
 def report(settings_path: Path | None = None) -> int:
-    """Print the findings as a table.
+    """Print the findings as a table, or line by line where rich is missing.
 
     Returns:
         Exit code: 0 when everything required is there, else 1.
     """
+    found = checks(settings_path)
+    try:
+        _print_table(found)
+    except ImportError:
+        for check in found:
+            mark = "ok" if check.ok else "no" if check.required else "--"
+            print(f"{mark}  {check.name}: {check.says} {check.todo}".rstrip())
+    missing = [check.name for check in found if check.required and not check.ok]
+    if missing:
+        print(f"{len(missing)} of the required things are not there: {', '.join(missing)}")
+        return 1
+    print("Everything required is there. A -- is optional.")
+    return 0
+
+
+def _print_table(found: Sequence[Check]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    found = checks(settings_path)
     table = Table("", "check", "what is", "what to do", title="grym-synth doctor", title_justify="left")
     for check in found:
         mark = "[green]ok[/green]" if check.ok else "[red]no[/red]" if check.required else "[yellow]--[/yellow]"
         table.add_row(mark, check.name, escape(check.says), escape(check.todo))
-    console = Console()
-    console.print(table)
-    missing = [check.name for check in found if check.required and not check.ok]
-    if missing:
-        console.print(f"[bold red]{len(missing)} of the required things are not there:[/bold red] {', '.join(missing)}")
-        return 1
-    console.print("[green]Everything required is there.[/green] A -- is optional.")
-    return 0
+    Console().print(table)
+
+
+def _look(name: str, check: Callable[..., Check], *arguments: object, required: bool = True) -> Check:
+    """The finding of a check; one that cannot be made is a finding, too, and never stops the others."""
+    try:
+        return check(*arguments)
+    except ModuleNotFoundError as error:
+        package = (error.name or "of that check").partition(".")[0]
+        says, todo = f"Cannot be checked: the package {package} is missing.", installed.INSTALL
+    except Exception as error:  # noqa: BLE001 - whatever it is, the person wants to read about the other things as well
+        why = str(error).strip().partition("\n")[0].rstrip(".")
+        says, todo = (
+            f"Cannot be checked: {type(error).__name__}: {why}.",
+            f"Mend that; if in doubt: {installed.INSTALL}",
+        )
+    return Check(name, ok=False, required=required, says=says, todo=todo)
 
 
 def _weights() -> Check:
+    import grym
+
     path = Path(grym.__file__).parent / WEIGHTS
     size = path.stat().st_size if path.is_file() else 0
     if size > POINTER_BYTES:
@@ -95,16 +129,23 @@ def _weights() -> Check:
     return Check("weights", ok=False, required=True, says=says, todo=f"Check out {WEIGHTS} below src/grym again.")
 
 
-def _settings(path: Path | None) -> tuple[Settings | None, Check]:
+def _settings(path: Path | None, loaded: list[Settings]) -> Check:
+    """Whether grym.toml can be used; if so, what it says is added to ``loaded``."""
+    from grym.config import load_settings
+    from grym.errors import GrymError
+
     try:
         settings = load_settings(path)
     except GrymError as error:
-        return None, Check("grym.toml", ok=False, required=True, says=error.message, todo=error.hint)
+        return Check("grym.toml", ok=False, required=True, says=error.message, todo=error.hint)
+    loaded.append(settings)
     says = f"Valid: {len(settings.models)} models, {len(settings.datasets)} datasets, home {settings.home}."
-    return settings, Check("grym.toml", ok=True, required=True, says=says)
+    return Check("grym.toml", ok=True, required=True, says=says)
 
 
 def _corpus(settings: Settings) -> Check:
+    from grym.errors import ConfigError
+
     name, say = "corpus", "The bundled digits are not registered."
     try:
         manifest = settings.dataset("digits").path
@@ -112,7 +153,7 @@ def _corpus(settings: Settings) -> Check:
             clips = [manifest.parent / row["audio_filepath"] for row in csv.DictReader(file)]
     except ConfigError as error:
         return Check(name, ok=False, required=True, says=say, todo=error.hint)
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:  # the file, its columns, a row, its text
         say = f"The bundled digits cannot be read: {error}."
         return Check(name, ok=False, required=True, says=say, todo="Check out datasets/digits again.")
     missing = sum(not clip.is_file() for clip in clips)
@@ -217,3 +258,7 @@ def _nvidia() -> list[str]:
         return [str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(i))) for i in range(count)]
     finally:
         pynvml.nvmlShutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(report())

@@ -148,14 +148,24 @@ def show_datasets(out: Console, settings: Settings) -> None:
 
 
 def render_again(settings: Settings, run_id: str | None) -> Iterable[Path]:
-    """Publish the warehouse and render one report, or all of them, from what is stored."""
-    from flows.compare import VIEWS
-    from reports.render import render_run
-    from tasks.report import history_of, run_data
+    """Publish the warehouse and render one report, or those of all finished runs, from what is stored.
+
+    A player needs the dataset as it was typed, seen from the current folder; without it the page has no sound.
+
+    Raises:
+        ConfigError: there is no run of that id, or it has not finished.
+    """
+    from reports import VIEWS
+    from tasks.report import render, run_data, stored_entries
 
     store = Store(settings.home)
+    # A page says that its run is complete, so one that is not gets none.
+    finished = [run for run in all_runs(store) if "finished" in store.landed("runs", run)]
+    runs = [run for run in finished if run_id in {None, run.id}]
+    if run_id and not runs:
+        msg = f"Run {find_run(store, run_id).id} has not finished."
+        raise ConfigError(msg, code="unfinished-run", hint="Give its command again; it goes on where it stopped.")
     yield store.publish(views=VIEWS).path
-    for run in [find_run(store, run_id)] if run_id else all_runs(store):
-        if "all" in store.landed("comparisons", run):
-            page = settings.home / "reports" / f"{run.id}.html"
-            yield render_run(run_data(store, run), history_of(store), page)
+    for run in runs:
+        data = run_data(store, run)
+        yield render(store, settings, data, stored_entries(settings, data))

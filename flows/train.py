@@ -6,19 +6,23 @@ Run: ``python -m flows train`` (needs espeak-ng; real speech if GRYM_FSDD is set
 from __future__ import annotations
 
 import os
-import shutil
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from prefect import flow, runtime
 
+from grym.compare.evaluate import overall
 from grym.config import load_settings
 from grym.errors import ConfigError
 from grym.models.model_card import render_card
-from grym.models.recipe import mini_stages
+from grym.models.recipe import TrainData, mini_stages, recorded_data
+from grym.models.training_process import install as install_checkpoint
 from tasks.training import evaluate_model, train_stage
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "src" / "grym" / "models" / "checkpoints"
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
 NOTES = (
     "Ten words only; other speech is forced into digits.",
     "Synthetic test voices are easier than people; the rates by FSDD speaker are of people heard in training.",
@@ -53,16 +57,24 @@ def train(
         scale: factor on every number of steps; a finished training of the same recipe is only measured.
         seed: seed of everything that is drawn.
         voices: synthetic training voices.
-        name: folder below ``HOME/training``.
+        name: folder below ``HOME/training``, and of the bundled checkpoint; lower case letters, digits and ``._-``.
         manifest: further clips to train on, as CSV or JSONL.
         measure_on: dataset to measure on; default the bundled test split, and the test takes of FSDD where it is set.
         install: copy the result over the bundled checkpoint.
+
+    Raises:
+        ConfigError: the name or the data cannot be used; nothing was trained.
+        WorkerError: the training ended early, or another process trains under this name.
+        QualityError: the result could not be measured.
     """
+    check_name(name)
     settings = load_settings()
     stages = mini_stages(seed, voices, scale)
     fsdd = Path(os.environ["GRYM_FSDD"]).resolve() if os.environ.get("GRYM_FSDD") else None
     home = settings.home / "training" / name
     extra = Path(manifest).resolve() if manifest else None
+    # What the environment offers now; only for checkpoints that do not say what they heard.
+    offered = [TrainData.of(spec, fsdd, extra) for spec in stages]
     folder: Path | None = None
     for spec in stages:
         folder = train_stage(spec, home / spec.key, fsdd=fsdd, manifest=extra, start=folder)
@@ -77,12 +89,22 @@ def train(
         for title, dataset in sets.items()
         for precision in ("fp32", "int8")
     }
-    card = render_card(stages, results, with_fsdd=fsdd is not None, notes=NOTES)
+    rates = {title: overall(measured) for title, measured in results.items()}
+    heard = [recorded_data(home / spec.key / "model") or now for spec, now in zip(stages, offered, strict=True)]
+    card = render_card(stages, results, data=heard, notes=NOTES)
     (folder / "README.md").write_text(card, encoding="utf-8")
     if install:
-        target = CHECKPOINTS / name
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(folder, target)
-        folder = target
-    rates = {title: measured[0].wer or 0.0 for title, measured in results.items()}
+        install_checkpoint(folder, CHECKPOINTS / name)
+        folder = CHECKPOINTS / name
     return Trained(str(folder), rates, len(stages) + len(results), str(runtime.flow_run.id or ""))
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is not one plain folder.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not NAME.fullmatch(name):
+        msg = f"{name!r} cannot name a checkpoint."
+        raise ConfigError(msg, code="bad-name", hint="Use lower case letters, digits and ._-, such as wav2vec2-mini.")

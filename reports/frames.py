@@ -122,6 +122,23 @@ def facts(data: RunData) -> Facts:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a person asked for: flow, models and dataset as typed, which may be the path of a manifest."""
+
+    flow: str
+    a: str
+    b: str
+    dataset: str
+
+
+def asked(data: RunData) -> Asked:
+    """The question as typed; where a run did not store it, the names it used."""
+    known = facts(data)
+    used = {"a": known.names[0], "b": known.names[1], "dataset": known.dataset}
+    return Asked(known.flow, **{name: str(known.options.get(name) or value) for name, value in used.items()})
+
+
 def paired(data: RunData) -> pl.DataFrame:
     """One row per clip both arms answered: ``words``, and per arm ``errors_*`` and each kind of edit."""
     answered = data.table("outcomes").filter(pl.col("status") == "ok")

@@ -89,10 +89,10 @@ def _trend(history: pl.DataFrame, data: RunData, labels: tuple[str, str]) -> lis
     return charts.trend_panels(pl.DataFrame(shown, schema=schema), labels, data.run_id)
 
 
-def repeat_command(known: frames.Facts) -> str:
+def repeat_command(typed: frames.Asked) -> str:
     """The command line that asks the same question again."""
-    words = ["python", "-m", "flows", known.flow, "--a", known.names[0], "--b", known.names[1]]
-    return shlex.join([*words, *(["--dataset", known.dataset] if known.dataset else []), "--new"])
+    words = ["python", "-m", "flows", typed.flow, "--a", typed.a, "--b", typed.b]
+    return shlex.join([*words, *(["--dataset", typed.dataset] if typed.dataset else []), "--new"])
 
 
 def render_run(
@@ -114,7 +114,7 @@ def render_run(
         audio: gives the encoded file (Ogg, WAV, FLAC, MP3) of a clip id, or ``None``.
         data_docs: relative address of the validation pages, if there are any.
         audio_limit: bytes that all sounds together may add to the page.
-        command: the command that repeats the run; default: one made from the run's own description.
+        command: the command that repeats the run; default: one made of what the run stored as asked.
 
     Returns:
         The file written.
@@ -158,7 +158,7 @@ def render_run(
         "versions": flat(known.versions),
         "hardware": flat(known.hardware),
         "took": duration(known.started, known.finished),
-        "command": command or repeat_command(known),
+        "command": command or repeat_command(frames.asked(data)),
         "trend_charts": _trend(history, data, known.labels),
         "arm_labels": dict(zip(frames.ARMS, known.labels, strict=True)),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from prefect import task
 
@@ -24,8 +25,9 @@ def check_audio(entries: Sequence[Entry], limits: AudioLimits) -> tuple[list[Usa
     import pandas as pd
 
     rows: list[pd.DataFrame] = []
+    bounds: dict[str, Any] = limits.model_dump(include={"rate", "min_seconds", "max_seconds"})
     usable, refused = check_entries(
-        entries, limits, lambda clip, measured: rows.append(audio_frame([clip], [asdict(measured)]))
+        entries, limits, lambda clip, measured: rows.append(audio_frame([clip], [asdict(measured)], **bounds))
     )
     if not usable:
         return usable, refused, []

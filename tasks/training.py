@@ -14,22 +14,25 @@ from grym.corpus.loaders import load_dataset
 from grym.models.recipe import TrainSpec
 from grym.models.training_process import train
 from grym.worker import Worker
-from tasks.policies import PLAIN
+from tasks.policies import PLAIN, retry_by_category
 
 
-@task(name="train", **PLAIN, retries=1, retry_delay_seconds=2)
+@task(name="train", **PLAIN, retries=1, retry_delay_seconds=2, retry_condition_fn=retry_by_category)
 def train_stage(spec: TrainSpec, out: Path, *, fsdd: Path | None, manifest: Path | None, start: Path | None) -> Path:
-    """Train one stage in a process of its own; a crash is tried once more and goes on at the last checkpoint."""
+    """Train one stage in a process of its own; a crash is tried once more and goes on at the last checkpoint.
+
+    Whoever watches hears every event through :data:`grym.models.training_process.listener`.
+    """
     logger = get_run_logger()
     progress: Any = create_progress_artifact(
         progress=0.0, key="training", description=f"Stage {spec.key}, {spec.stop_after or spec.steps} steps"
     )
     folder = out / "model"
     for event in train(spec, out, fsdd=fsdd, manifest=manifest, start=start):
+        if event["event"] == "restart":
+            logger.warning("starts from the beginning: %s; the old one is kept as %s", event["reason"], event["kept"])
         if event["event"] == "step":
-            update_progress_artifact(
-                artifact_id=progress, progress=100 * event["step"] / (spec.stop_after or spec.steps)
-            )
+            update_progress_artifact(artifact_id=progress, progress=100 * event["step"] / event["steps"])
             if event["step"] % 250 == 0:
                 logger.info("step %s of %s, loss %s", event["step"], event["steps"], event["loss"])
     return folder

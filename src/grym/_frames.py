@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 AUDIO_COLUMNS: Final = (
     "clip_id", "rate", "seconds", "nonfinite_samples", "rms_dbfs", "peak_dbfs",
     "clipped_fraction", "silent_fraction", "source_rate", "source_channels",
+    "expected_rate", "shortest_seconds", "longest_seconds",
 )  # fmt: skip
 FEATURES_COLUMNS: Final = (
     "clip_id", "dimension", "expected_dimension", "nonfinite_values", "norm", "spread", "twins", "twin_share",
@@ -46,19 +47,31 @@ _TWIN_MINIMUM: Final = 4  # fewer vectors may be equal by chance, for example of
 _LEAKED: Final = frozenset("<>|[]\u2581\ufffd")  # marks of special tokens, word delimiters and broken decoding
 
 
-def audio_frame(clips: Sequence[AudioClip], measured: Sequence[Mapping[str, float]]) -> pd.DataFrame:
+def audio_frame(
+    clips: Sequence[AudioClip],
+    measured: Sequence[Mapping[str, float]],
+    *,
+    rate: int = 16_000,
+    min_seconds: float = 0.05,
+    max_seconds: float = 3600.0,
+) -> pd.DataFrame:
     """One row for each decoded clip, for suite ``input_audio``.
 
     Args:
         clips: the clips.
         measured: what was measured of each, in the same order: ``source_rate`` (Hz), ``source_channels``,
             ``rms_dbfs``, ``peak_dbfs``, ``clipped_fraction``, ``silent_fraction``. A missing value becomes NaN.
+        rate: what every clip was resampled to, in Hz (``[audio] rate``).
+        min_seconds: shortest clip (``[audio] min_seconds``).
+        max_seconds: longest clip (``[audio] max_seconds``).
 
     Raises:
         QualityError: the two differ in length.
     """
     _same_length("clips", len(clips), "measurements", len(measured))
-    names = AUDIO_COLUMNS[4:]
+    names = AUDIO_COLUMNS[4:10]
+    sample = 1 / rate  # resampling rounds a length to whole samples, and the limits hold for the file's own length
+    limits = (rate, min_seconds - sample, max_seconds + sample)
     rows = [
         (
             clip.id,
@@ -66,6 +79,7 @@ def audio_frame(clips: Sequence[AudioClip], measured: Sequence[Mapping[str, floa
             clip.seconds,
             int(clip.samples.size - np.isfinite(clip.samples).sum()),
             *(_number(values.get(name)) for name in names),
+            *limits,
         )
         for clip, values in zip(clips, measured, strict=True)
     ]

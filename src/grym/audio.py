@@ -99,6 +99,11 @@ class _Sequential(soundfile.SoundFile):  # type: ignore[misc] # soundfile has no
         return False
 
 
+def storable(name: str) -> str:
+    """A file name that can be stored as UTF-8, whatever bytes the disk holds."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def content_id(samples: Samples, rate: int) -> str:
     """The identity of a clip: equal exactly when decoded samples, their number and their rate are equal.
 
@@ -146,7 +151,7 @@ def decode(
             ``not-finite``, ``bad-rate``, ``too-many-channels``, ``too-short``, ``too-long``, ``silent`` or
             ``bad-span`` (an offset or duration that is no length of time).
     """
-    name = _printable(path.name)
+    name = storable(path.name)
     _check_span(name, offset, duration)
     descriptor = _open(path, name)
     try:
@@ -307,8 +312,3 @@ def _check_samples(name: str, samples: npt.NDArray[np.float32], seconds: float, 
     if seconds < limits.min_seconds:
         msg = f"{name} is {seconds:.3f} s long; at least {limits.min_seconds:g} s are needed."
         raise AudioError(msg, code="too-short", hint="Use a longer clip, or lower audio.min_seconds.")
-
-
-def _printable(name: str) -> str:
-    """A file name that can be stored as UTF-8, whatever bytes the disk holds."""
-    return name.encode("utf-8", "backslashreplace").decode()

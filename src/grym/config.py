@@ -9,21 +9,32 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from grym.errors import ConfigError
+from grym.errors import ConfigError, StorageError
 
 Scalar = str | int | float | bool
+# pydantic speaks of Python's types; these are the file's.
+_WORDS: Final = {
+    "extra_forbidden": "there is no such key",
+    "missing": "is missing",
+    "model_type": "should be a table",
+    "dict_type": "should be a table",
+    "mapping_type": "should be a table",
+    "path_type": "should be a text",
+    "tuple_type": "should be a list in square brackets",
+}
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelSpec(_Frozen):
@@ -72,15 +83,33 @@ class CompareSettings(_Frozen):
 
 
 class AudioLimits(_Frozen):
-    """``[audio]``: what a usable clip is."""
+    """``[audio]``: what a usable clip is. Rates in Hz, times in seconds."""
 
-    rate: int = 16_000
-    min_seconds: float = 0.05
-    max_seconds: float = 3600.0
-    min_rate: int = 4_000
-    max_rate: int = 384_000
-    max_channels: int = 2
-    silence_dbfs: float = -60.0
+    rate: int = Field(default=16_000, gt=0, description="rate that clips are converted to")
+    min_seconds: float = Field(default=0.05, gt=0)
+    max_seconds: float = Field(default=3600.0, gt=0, validate_default=True)
+    min_rate: int = Field(default=4_000, gt=0)
+    max_rate: int = Field(default=384_000, gt=0, validate_default=True)
+    max_channels: int = Field(default=2, ge=1)
+    silence_dbfs: float = Field(default=-60.0, ge=-200, lt=0, description="frames below it are silent")
+
+    @field_validator("max_seconds")
+    @classmethod
+    def _longer(cls, value: float, info: ValidationInfo) -> float:
+        least = info.data.get("min_seconds")
+        if least is not None and value <= least:
+            msg = f"{value:g} should be greater than audio.min_seconds, which is {least:g}"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("max_rate")
+    @classmethod
+    def _not_lower(cls, value: int, info: ValidationInfo) -> int:
+        least = info.data.get("min_rate")
+        if least is not None and value < least:  # equal: files of one rate only
+            msg = f"{value} should not be less than audio.min_rate, which is {least}"
+            raise ValueError(msg)
+        return value
 
 
 class WorkerLimits(_Frozen):
@@ -186,30 +215,91 @@ def load_settings(path: Path | None = None) -> Settings:
         ConfigError: the file is missing, is not TOML, or has an unknown or wrong key.
     """
     file = path or find_config()
-    try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        msg = f"{file.name} cannot be read: {error}."
-        raise ConfigError(msg, code="bad-config", hint="Mend the file.") from error
+    raw = _read(file)
     root = file.resolve().parent
-    for table in ("models", "datasets"):
-        for name, fields in raw.get(table, {}).items():
-            if isinstance(fields, dict):
-                fields["name"] = name
-                _resolve_weights(fields.get("options"), root)
-    for fields in raw.get("datasets", {}).values():
-        if isinstance(fields, dict) and "path" in fields:
-            fields["path"] = root / os.path.expandvars(str(fields["path"]))
-    paths = raw.setdefault("paths", {})
-    paths["home"] = root / (os.environ.get("GRYM_HOME") or paths.get("home", "var"))
-    plugins = raw.setdefault("plugins", {})
-    plugins["paths"] = tuple(root / p for p in plugins.get("paths", ()))
+    if unknown := _unknown(raw):
+        msg = f"{file.name} has keys that are not known: {', '.join(unknown)}."
+        raise ConfigError(msg, code="bad-config", hint="Remove them, or look for a typo.")
+    _resolve(raw, root)
     try:
         return Settings(root=root, **raw)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg'].lower()}" for e in error.errors())
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {_problem(e['type'], e['msg'])}" for e in error.errors())
         msg = f"{file.name} is not valid: {problems}."
         raise ConfigError(msg, code="bad-config", hint="Mend or remove these keys.") from error
+
+
+def ensure_home(settings: Settings) -> Path:
+    """Make the folder of everything that is stored, if it is missing.
+
+    Returns:
+        The home, a folder that can be written to.
+
+    Raises:
+        StorageError: it is a file, cannot be made or cannot be written to.
+    """
+    home = settings.home
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):  # permissions alone do not tell: the disk may be read-only
+            return home
+    except FileExistsError:
+        why = "it is a file"
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        why = (getattr(error, "strerror", None) or str(error)).lower()
+    msg = f"The home {str(home)!r} cannot be used: {why}."
+    hint = "Set GRYM_HOME, or home in [paths] of grym.toml, to a folder that can be written to."
+    raise StorageError(msg, code="no-home", hint=hint)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        msg = f"{file.name} is not UTF-8: byte {error.start + 1} cannot be decoded."
+        raise ConfigError(msg, code="bad-config", hint="Save it as UTF-8.") from error
+    except OSError as error:
+        msg = f"{file} cannot be read: {(error.strerror or str(error)).lower()}."
+        raise ConfigError(msg, code="bad-config", hint="Check the file and its permissions.") from error
+    except tomllib.TOMLDecodeError as error:
+        msg = f"{file.name} cannot be read: {str(error).rstrip('.')}."
+        raise ConfigError(msg, code="bad-config", hint="Mend the file.") from error
+
+
+def _unknown(raw: Mapping[str, Any]) -> list[str]:
+    """Keys that would not get as far as the validation: the settings' own arguments, and names given twice."""
+    known = set(Settings.model_fields) - {"root"}
+    named = [f"{table}.{name}.name" for table, name, fields in _specs(raw) if "name" in fields]
+    return sorted(set(raw) - known) + named
+
+
+def _resolve(raw: dict[str, Any], root: Path) -> None:
+    """Make paths absolute and name the tables; what has a wrong type is left for the validation to name."""
+    for table, name, fields in _specs(raw):
+        fields["name"] = name
+        _resolve_weights(fields.get("options"), root)
+        if table == "datasets" and isinstance(fields.get("path"), str):
+            fields["path"] = root / os.path.expandvars(fields["path"])
+    paths = raw.setdefault("paths", {})
+    if isinstance(paths, dict) and isinstance(home := paths.get("home", "var"), str):
+        paths["home"] = root / (os.environ.get("GRYM_HOME") or home)
+    plugins = raw.get("plugins")
+    if isinstance(plugins, dict) and isinstance(folders := plugins.get("paths"), list):
+        plugins["paths"] = [root / folder if isinstance(folder, str) else folder for folder in folders]
+
+
+def _specs(raw: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """The tables ``[models.NAME]`` and ``[datasets.NAME]`` that are tables."""
+    tables = [(kind, raw[kind]) for kind in ("models", "datasets") if isinstance(raw.get(kind), dict)]
+    return [
+        (kind, name, fields) for kind, table in tables for name, fields in table.items() if isinstance(fields, dict)
+    ]
+
+
+def _problem(kind: str, text: str) -> str:
+    """A finding of the validation in the words of the file, for the middle of a sentence."""
+    text = _WORDS.get(kind, text).removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]
 
 
 def _resolve_weights(options: object, root: Path) -> None:

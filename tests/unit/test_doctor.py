@@ -78,6 +78,51 @@ def test_nothing_heavy_is_imported() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize(("gone", "named"), [((), "pydantic"), (("grym",), "grym")])
+def test_missing_packages_are_findings_and_not_tracebacks(tmp_path: Path, gone: tuple[str, ...], named: str) -> None:
+    """Without packages, even grym itself, the doctor looks at the rest and says in plain lines what is missing."""
+    absent = ["psutil", "typer", "rich", "pydantic", "pydantic_settings", "packaging", "duckdb", "pynvml", *gone]
+    code = (
+        f"import runpy, sys; sys.modules.update(dict.fromkeys({absent})); "
+        "runpy.run_module('flows.doctor', run_name='__main__')"
+    )
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.splitlines()
+    assert "no  packages: Cannot be checked: the package packaging is missing. " + installed.INSTALL in lines
+    assert any(line.startswith(f"no  grym.toml: Cannot be checked: the package {named}") for line in lines)
+    assert any(line.startswith("ok  Python: ") for line in lines)
+    assert "packages" in lines[-1].rpartition("not there:")[2]
+
+
+def test_what_one_check_needs_does_not_stop_the_others(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without psutil only the check of the Prefect server cannot be made."""
+    for name in [
+        name for name in sys.modules if name in ("flows.server", "psutil") or name.startswith("flows._prefect")
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    found = checks(config)
+    assert "the package psutil is missing" in find("Prefect", found).says
+    assert not [check.name for check in found if "Cannot be checked" in check.says and check.name != "Prefect"]
+
+
+def test_a_check_that_breaks_is_a_finding() -> None:
+    """Whatever a check meets is said in one line, and optional things stay optional."""
+
+    def broken() -> Check:
+        msg = "the disk hums.\nmore"
+        raise OSError(msg)
+
+    check = doctor._look("disk", broken, required=False)
+    assert (check.ok, check.required) == (False, False)
+    assert check.says == "Cannot be checked: OSError: the disk hums."
+    assert check.todo
+
+
 def test_the_report_ends_with_one_when_something_required_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,6 +241,8 @@ def test_the_bundled_corpus_is_counted(config: Path) -> None:
     manifest = config.parent / "datasets" / "manifest.csv"
     manifest.write_text("id,file\na,a.ogg\n")
     assert "audio_filepath" in find("corpus", checks(config)).says
+    manifest.write_bytes(b"id,audio_filepath\na,\xff.ogg\n")
+    assert "cannot be read" in find("corpus", checks(config)).says
     manifest.unlink()
     assert not find("corpus", checks(config)).ok
     config.write_text("")

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from expectations import build_data_docs, judge, load_suite, suite_names
+from expectations import build_data_docs_from, judge, load_suite, suite_names
 from expectations.loader import SUITES
 from grym.errors import QualityError, StorageError
 from grym.models.interface import Answer, AudioClip, Segment
 from grym.quality import Held, audio_frame, features_frame, response_frame, transcription_frame
+from grym.store import RunRef, Store
 
 ROOT = Path(__file__).parents[2]
 ROWS = 40
@@ -81,6 +82,7 @@ BREAKS = {
     ("input_audio", "samples-finite"): put(nonfinite_samples=1),
     ("input_audio", "rate"): put(rate=44_100),
     ("input_audio", "length"): put(seconds=0.01),
+    ("input_audio", "not-too-long"): put(seconds=3600.1),
     ("input_audio", "silence"): put(silent_fraction=1.0),
     ("input_audio", "mostly-silent"): put(silent_fraction=0.97),
     ("input_audio", "clipping"): put(clipped_fraction=0.02),
@@ -269,6 +271,18 @@ def test_several_broken_rows_are_held_whatever_the_index(frames):
     assert frame.index[0] == 900
 
 
+def test_the_limits_of_clips_are_those_of_the_settings():
+    """Another rate and other lengths in grym.toml move the gate along; rounding to a sample breaks no limit."""
+    measured = {"source_rate": 8000, "source_channels": 1, "rms_dbfs": -20.0, "peak_dbfs": -3.0}
+    measured |= {"clipped_fraction": 0.0, "silent_fraction": 0.1}
+    clips = [AudioClip(str(size), np.ones(size, np.float32), 8_000) for size in (158, 159, 160, 16_001, 16_002)]
+    limits = {"rate": 8_000, "min_seconds": 0.02, "max_seconds": 2.0}
+    judged = judge("input_audio", audio_frame(clips, [measured] * 5, **limits), "own limits")
+    assert {row: held.rule for row, held in judged.held_rows.items()} == {0: "length", 4: "not-too-long"}
+    usual = judge("input_audio", audio_frame(clips, [measured] * 5), "usual limits")
+    assert {held.rule for held in usual.held_rows.values()} == {"rate"}
+
+
 def test_answers_without_text_are_held(frames):
     """A failed answer in the frame is held, and its neighbours are not."""
     frame = transcription_frame([Answer("a", "one", 0.9), Answer("b", None)], [0.5, 0.5])
@@ -434,14 +448,21 @@ def test_the_page_shows_every_rule_and_needs_no_network(tmp_path, frames):
     held = judge("transcription", put(confidence=1.2)(frames["transcription"]), "<b>batch</b> & co")
     refused = judge("features", frames["features"].iloc[:0], "empty")
     good = judge("features", frames["features"], "good")
-    page = build_data_docs([good, held, refused], tmp_path / "docs")
+    store, run = Store(tmp_path), RunRef("r-1", "2026-11-20")
+    for part, judged in enumerate((good, held, refused)):  # as a run that was resumed twice lands them
+        store.land("quality", judged.rows(run.id), run=run, part=f"{part}")
+    page = build_data_docs_from(store.read("quality", run).to_dicts(), tmp_path / "docs")
     text = page.read_text(encoding="utf-8")
     plain = html.unescape(text)
     assert page == tmp_path / "docs" / "index.html"
     assert [path.name for path in page.parent.iterdir()] == ["index.html"]
     assert not re.search(r"https?:|//|<script|<link|@import|url\(|src=", text)
     assert "&lt;b&gt;batch&lt;/b&gt; &amp; co" in text
-    assert [">passed<" in text, ">1 held<" in text, ">refused<" in text] == [True, True, True]
+    assert re.findall(r"<td>([^<]+)</td>(?:<td class=\"n\">\d+</td>)+\s*(?:<td class=\"n\">\d+</td>\s*)+"
+                      r"<td class=\"\w+\">(\w+)</td>", text) == [
+        ("empty", "failed"), ("good", "passed"), ("&lt;b&gt;batch&lt;/b&gt; &amp; co", "failed"),
+    ]  # fmt: skip
+    assert f'<td>good</td><td class="n">{ROWS}</td><td class="n">{len(good.results)}</td>' in text
     for result in (*held.results, *good.results):
         assert f"<td>{result.rule}</td><td>{result.severity}</td>" in text
         assert result.reason in plain
@@ -449,16 +470,16 @@ def test_the_page_shows_every_rule_and_needs_no_network(tmp_path, frames):
 
 
 def test_a_page_about_nothing_says_so(tmp_path):
-    """A flow that judged nothing gets a page that says it, and a second build replaces the first."""
-    build_data_docs([], tmp_path)
-    assert "Nothing was judged." in build_data_docs([], tmp_path).read_text(encoding="utf-8")
+    """A run that judged nothing gets a page that says it, and a second build replaces the first."""
+    build_data_docs_from([], tmp_path)
+    assert "Nothing was judged." in build_data_docs_from([], tmp_path).read_text(encoding="utf-8")
 
 
 def test_a_page_that_cannot_be_written_is_an_error(tmp_path):
     """A file where the folder should be is a StorageError with a hint."""
     (tmp_path / "docs").write_text("in the way", encoding="utf-8")
     with pytest.raises(StorageError, match="quality page cannot be written"):
-        build_data_docs([], tmp_path / "docs")
+        build_data_docs_from([], tmp_path / "docs")
 
 
 def test_the_readme_lists_every_rule():

@@ -16,11 +16,15 @@ import polars as pl
 import pytest
 import soundfile
 
+from grym.audio import decode
+from grym.config import AudioLimits
+from grym.corpus.manifest import Entry
 from grym.errors import StorageError
 from grym.schema import TABLES
 from reports import artifacts, charts, formats, frames, metrics, render
 from reports.clips import align, describe, outline, sound, worst_clips
 from reports.frames import RunData
+from reports.sound import clip_audio
 
 A, B = "wav2vec2-mini", "wav2vec2-mini-int8"
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -531,6 +535,52 @@ def test_the_page_says_what_was_measured(page, data):
     ):
         assert text in page
     assert page.count("data:audio/wav") == 12
+
+
+def test_the_command_is_what_was_typed(data):
+    """A manifest is repeated by its path, quoted for the shell, and a model by its name in grym.toml."""
+    typed = {"a": "first", "b": "second", "dataset": "my clips/test.csv", "seed": 7}
+    runs = data.table("runs").with_columns(options=pl.lit(json.dumps(typed)), dataset=pl.lit("test"))
+    asked = frames.asked(RunData(data.run_id, {**data.tables, "runs": runs}))
+    command = "python -m flows compare --a first --b second --dataset 'my clips/test.csv' --new"
+    assert render.repeat_command(asked) == command
+
+
+def test_a_clip_sounds_like_its_span_and_nothing_else(tmp_path):
+    """Only the span is encoded, at the rate of the comparison, with loud samples kept from wrapping around."""
+    rng = np.random.default_rng(1)
+    samples = np.clip(0.5 * rng.standard_normal(60 * 8_000), -1, 1).astype(np.float32)
+    path = tmp_path / "hour.wav"
+    soundfile.write(path, samples, 8_000, subtype="FLOAT")
+    limits = AudioLimits(rate=8_000)
+    entry = Entry("c", path, path.name, "one", offset=30.0, duration=2.0)
+    clip, _ = decode(path, limits, offset=30.0, duration=2.0)
+    content = clip_audio(limits, {clip.id: entry})(clip.id)
+    heard, rate = soundfile.read(io.BytesIO(content), dtype="float32")
+    assert content.startswith(b"fLaC")
+    assert rate == 8_000
+    assert np.abs(heard - samples[240_000:256_000]).max() < 1e-4
+    assert sound(content).uri.startswith("data:audio/flac;base64,")
+
+
+def test_a_clip_that_cannot_be_heard_has_no_sound(tmp_path):
+    """Unknown, gone, changed, or too long for a page: no bytes, no error."""
+    tone = np.sin(np.arange(130 * 4_000)).astype(np.float32)
+    soundfile.write(tmp_path / "long.wav", tone, 4_000)
+    soundfile.write(tmp_path / "short.wav", tone[:4_000], 4_000)
+    limits = AudioLimits(rate=4_000)
+    clips = {name: decode(tmp_path / f"{name}.wav", limits)[0].id for name in ("long", "short")}
+    audio = clip_audio(
+        limits,
+        {
+            clips["long"]: Entry("long", tmp_path / "long.wav", "long.wav", "one"),
+            clips["short"]: Entry("short", tmp_path / "short.wav", "short.wav", "one"),
+            "changed": Entry("short", tmp_path / "short.wav", "short.wav", "one"),
+            "gone": Entry("gone", tmp_path / "gone.wav", "gone.wav", "one"),
+        },
+    )
+    assert audio(clips["short"])
+    assert [audio(clip) for clip in ("unknown", "gone", "changed", clips["long"])] == [None] * 4
 
 
 def test_text_from_data_is_shown_not_run(data, tmp_path):

@@ -15,10 +15,11 @@ from grym.compare.normalize import get_normalizer
 from grym.compare.plan import Usable, check_entries, distinct
 from grym.compare.score import Score, score
 from grym.compare.significance import rate_interval
+from grym.errors import QualityError
 from grym.models.interface import AudioClip, Options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from grym.config import Settings
     from grym.corpus.manifest import Dataset
@@ -36,6 +37,7 @@ class SliceRate:
         wer: pooled errors / words, as a fraction; ``None`` without reference words.
         ci_low: lower end of the 95 % interval, or ``None`` with fewer than two clusters.
         ci_high: upper end.
+        failures: clips without an answer; they are in no other number.
     """
 
     slice: str
@@ -44,46 +46,70 @@ class SliceRate:
     wer: float | None
     ci_low: float | None
     ci_high: float | None
+    failures: int = 0
 
 
 def evaluate(worker: Worker, dataset: Dataset, settings: Settings) -> list[SliceRate]:
     """Transcribe a dataset and pool the errors, in all and by every slice.
 
+    A clip that the model gave no answer to is counted in ``failures``.
+
     Raises:
+        QualityError: not one word was scored.
         GrymError: the model failed; clips that cannot be used are left out.
     """
     usable, _ = distinct(check_entries(dataset.entries, settings.audio)[0])
+    scores = _scores(worker, usable, settings)
+    groups: dict[str, list[Usable]] = {"all": list(usable)}
+    for clip in usable:
+        slices = {**clip.entry.slices, "speaker": clip.entry.speaker}
+        for column, value in slices.items():
+            if value:
+                groups.setdefault(f"{column}={value}", []).append(clip)
+    known = all(clip.entry.speaker for clip in usable)
+    names = ("all", *sorted(set(groups) - {"all"}))
+    rates = [_rate(name, groups[name], scores, by_speaker=known) for name in names]
+    overall(rates)
+    return rates
+
+
+def overall(rates: Sequence[SliceRate]) -> float:
+    """The word error rate over all clips, as a fraction.
+
+    Raises:
+        QualityError: not one word was scored, so there is no rate.
+    """
+    first = rates[0] if rates else SliceRate("all", 0, 0, None, None, None)
+    if first.wer is None:
+        msg = f"Nothing was scored: {first.clips} clips with {first.words} words answered, {first.failures} unanswered."
+        raise QualityError(msg, code="nothing-scored", hint="Measure on a dataset with usable clips and texts.")
+    return first.wer
+
+
+def _scores(worker: Worker, usable: Sequence[Usable], settings: Settings) -> dict[str, Score]:
+    """Scores by clip id of the clips that were answered."""
     by_id = {clip.clip_id: clip for clip in usable}
-    normalizer = get_normalizer(settings.compare.normalizer)
-    scores: list[tuple[Usable, Score]] = []
     compare = settings.compare
+    normalizer = get_normalizer(compare.normalizer)
+    scores: dict[str, Score] = {}
     for batch in plan_batches(usable, max_seconds=compare.batch_seconds, max_clips=compare.batch_clips):
         clips = [_decoded(by_id[clip_id], settings) for clip_id in batch.clip_ids]
         answers, _ = worker.process(clips, Options(segments=False))
-        scores += [
-            (by_id[answer.clip_id], score(by_id[answer.clip_id].entry.text, answer.text or "", normalizer))
-            for answer in answers
-            if answer.error is None
-        ]
-    groups: dict[str, list[tuple[Usable, Score]]] = {"all": scores}
-    for clip, result in scores:
-        slices = {**clip.entry.slices, "speaker": clip.entry.speaker}
-        for column, value in slices.items():
-            if not value:
-                continue
-            groups.setdefault(f"{column}={value}", []).append((clip, result))
-    known = all(clip.entry.speaker for clip in usable)
-    return [_rate(name, groups[name], by_speaker=known) for name in ("all", *sorted(set(groups) - {"all"}))]
+        for answer in answers:
+            if answer.error is None and answer.text is not None:
+                scores[answer.clip_id] = score(by_id[answer.clip_id].entry.text, answer.text, normalizer)
+    return scores
 
 
 def _decoded(clip: Usable, settings: Settings) -> AudioClip:
     return decode(clip.entry.path, settings.audio, offset=clip.entry.offset, duration=clip.entry.duration)[0]
 
 
-def _rate(name: str, scores: Sequence[tuple[Usable, Score]], *, by_speaker: bool) -> SliceRate:
-    errors = [result.errors for _, result in scores]
-    words = [result.reference_words for _, result in scores]
-    clusters = [clip.entry.speaker if by_speaker else clip.clip_id for clip, _ in scores]
+def _rate(name: str, group: Sequence[Usable], scores: Mapping[str, Score], *, by_speaker: bool) -> SliceRate:
+    answered = [clip for clip in group if clip.clip_id in scores]
+    errors = [scores[clip.clip_id].errors for clip in answered]
+    words = [scores[clip.clip_id].reference_words for clip in answered]
+    clusters = [clip.entry.speaker if by_speaker else clip.clip_id for clip in answered]
     low, high = rate_interval(errors, words, clusters, 0.95)
     wer = sum(errors) / sum(words) if sum(words) else None
-    return SliceRate(name, len(scores), sum(words), wer, low, high)
+    return SliceRate(name, len(answered), sum(words), wer, low, high, len(group) - len(answered))

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from grym.audio import storable
 from grym.config import DatasetSpec
 from grym.corpus.manifest import SUFFIXES, Dataset, Entry, Manifest, Rejected, locate, read_manifest, read_text
 from grym.errors import ConfigError, ManifestError
@@ -122,7 +123,7 @@ def _load_folder(spec: DatasetSpec) -> Dataset:
                 raise ManifestError(msg, code="duplicate-id", hint="Give that clip another id.")  # noqa: TRY301 - one exit
             entries.append(_in_folder(Entry(relative, path, relative, _sidecar(root, root / relative))))
         except ManifestError as error:
-            rejected.append(Rejected(_storable(relative), error.record()))
+            rejected.append(Rejected(storable(relative), error.record()))
     return Dataset(spec.name, root, tuple(sorted(entries, key=lambda entry: entry.key)), tuple(rejected))
 
 
@@ -136,8 +137,8 @@ def _walk(root: Path) -> Iterator[tuple[str, ManifestError | None]]:
         audio = [n for n in files if Path(n).suffix.lower() in AUDIO_SUFFIXES and not n.startswith(".")]
         for name in [*links, *sorted(audio)]:
             relative = (here / name).relative_to(root).as_posix()
-            if relative != _storable(relative):
-                msg = f"The name of {_storable(relative)!r} is not UTF-8."
+            if relative != storable(relative):
+                msg = f"The name of {storable(relative)!r} is not UTF-8."
                 yield relative, ManifestError(msg, code="bad-name", hint="Rename the file.")
             elif name not in links:
                 yield relative, None
@@ -146,7 +147,7 @@ def _walk(root: Path) -> Iterator[tuple[str, ManifestError | None]]:
                 yield relative, ManifestError(msg, code="outside-dataset", hint="Copy the folder to its place.")
     for error in unreadable:
         relative = Path(error.filename).relative_to(root).as_posix()
-        msg = f"The folder {_storable(relative)!r} cannot be read: {(error.strerror or 'unknown reason').lower()}."
+        msg = f"The folder {storable(relative)!r} cannot be read: {(error.strerror or 'unknown reason').lower()}."
         yield relative, ManifestError(msg, code="unreadable", hint="Check its permissions.")
 
 
@@ -189,8 +190,8 @@ def _load_fsdd(spec: DatasetSpec) -> Dataset:
         relative = f"recordings/{name}"
         found = _FSDD_NAME.fullmatch(name)
         try:
-            if found is None or name != _storable(name):
-                msg = f"{_storable(name)} is not named digit_speaker_take.wav."
+            if found is None or name != storable(name):
+                msg = f"{storable(name)} is not named digit_speaker_take.wav."
                 raise ManifestError(msg, code="bad-name", hint="Rename or remove the file.")  # noqa: TRY301 - one exit
             digit, speaker, take = found["digit"], found["speaker"], int(found["take"])
             if takes is not None and take not in takes:
@@ -199,7 +200,7 @@ def _load_fsdd(spec: DatasetSpec) -> Dataset:
             entry = Entry(path.stem, path, relative, WORDS[int(digit)], speaker, {"digit": digit})
             entries.append(((digit, speaker, take), entry))
         except ManifestError as error:
-            rejected.append(Rejected(_storable(relative), error.record()))
+            rejected.append(Rejected(storable(relative), error.record()))
     entries.sort(key=lambda pair: pair[0])
     return Dataset(spec.name, root, tuple(entry for _, entry in entries), tuple(rejected))
 
@@ -216,11 +217,6 @@ def _takes(spec: DatasetSpec) -> frozenset[int] | None:
             raise ConfigError(msg, code="bad-option", hint='Write numbers and ranges, for example "0-4" or "0-4,7".')
         wanted.update(range(int(found[1]), int(found[2] or found[1]) + 1))
     return frozenset(wanted)
-
-
-def _storable(name: str) -> str:
-    """A file name that can be stored as UTF-8, whatever bytes the disk holds."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 _LOADERS: Final[Mapping[str, Callable[[DatasetSpec], Dataset]]] = {

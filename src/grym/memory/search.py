@@ -1,5 +1,8 @@
 """Search by clip: a stored clip, its name in the manifest, or an audio file.
 
+A stored clip is looked for in the model's space that was written last. A file is
+heard by the model as it is now and compared only with features of that revision.
+
 Knows nothing about the terminal. Scores are cosine similarities in [-1, 1].
 """
 
@@ -16,10 +19,8 @@ from grym.worker import Worker
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-    import numpy.typing as npt
-
     from grym.config import Settings
+    from grym.models.interface import Card
 
 
 def search(
@@ -35,17 +36,31 @@ def search(
         where: filters such as ``"speaker=theo"``.
 
     Raises:
-        ConfigError: nothing is stored for the model, or the clip is unknown or ambiguous.
+        ConfigError: nothing is stored for the model (for an audio file: for the revision that it has now), or
+            the clip is unknown or ambiguous.
+        AudioError: the audio file is not a usable clip.
+        ModelError: the model cannot be loaded.
     """
     name = model or settings.compare.a
-    settings.model(name)
+    spec = settings.model(name)
     store = FeatureStore(settings.home)
-    space = _newest_space(store, name)
+    spaces = _spaces(store, name)
     filters = dict(_filter(item) for item in where)
-    path = Path(clip)
-    if path.is_file():
-        return store.find_similar(_features(path, name, settings), k, space=space, where=filters)
-    return store.find_similar_to(clip, k, space=space, where=filters)
+    if not _is_file(clip):
+        return store.find_similar_to(clip, k, space=spaces[-1], where=filters)
+    heard, _ = decode(Path(clip), settings.audio)
+    scratch = settings.home / "scratch" / "search"
+    with Worker(spec, settings.worker, scratch, plugins=settings.plugins.paths) as worker:
+        space = _space_of(worker.card, spaces)
+        vectors, _ = worker.features([heard])
+    return store.find_similar(vectors[0], k, space=space, where=filters)
+
+
+def _is_file(clip: str) -> bool:
+    try:
+        return Path(clip).is_file()
+    except (OSError, ValueError):  # too long, or a zero byte: no name of a file
+        return False
 
 
 def _filter(item: str) -> tuple[str, str]:
@@ -56,20 +71,20 @@ def _filter(item: str) -> tuple[str, str]:
     return column, value
 
 
-def _newest_space(store: FeatureStore, model: str) -> Space:
+def _spaces(store: FeatureStore, model: str) -> list[Space]:
+    """The spaces of a model, one for each revision; the one written last comes last."""
     spaces = [space for space in store.spaces() if space.model == model]
     if not spaces:
         msg = f"No features of {model} are stored."
         raise ConfigError(msg, code="no-features", hint="Run a comparison with this model first.")
-    return spaces[-1]
+    return spaces
 
 
-def _features(path: Path, name: str, settings: Settings) -> npt.NDArray[np.float32]:
-    clip, _ = decode(path, settings.audio)
-    worker = Worker(
-        settings.model(name), settings.worker, settings.home / "scratch" / "search", plugins=settings.plugins.paths
-    )
-    with worker:
-        vectors, _ = worker.features([clip])
-    nearest: npt.NDArray[np.float32] = vectors[0]
-    return nearest
+def _space_of(card: Card, spaces: Sequence[Space]) -> Space:
+    """The space whose vectors the loaded model can be compared with: other revisions hear otherwise."""
+    for space in reversed(spaces):
+        if space.revision == card.revision:
+            return space
+    stored = ", ".join(space.revision for space in spaces)
+    msg = f"The model {card.name} is now revision {card.revision}, but its stored features are of {stored}."
+    raise ConfigError(msg, code="no-features", hint="Run a comparison with this model first.")

@@ -1,4 +1,8 @@
-"""The recipe of a training: every number that decides its result. Imports no torch."""
+"""The recipe of a training, every number that decides its result, and a record of the speech it heard.
+
+Imports no torch. The recipe's key names folders and checkpoints; the data are
+recorded beside it, so that a training never goes on with other speech unnoticed.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,16 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from grym.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+# Takes 0-4 of the Free Spoken Digit Dataset are its test split.
+FSDD_FIRST_TAKE: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +79,81 @@ class TrainSpec:
     def key(self) -> str:
         """Identity of the training; a checkpoint of another key is refused."""
         return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainData:
+    """Which speech a training hears; two trainings with equal records hear the same.
+
+    Attributes:
+        voices: synthetic training voices.
+        fsdd_takes: recordings of the Free Spoken Digit Dataset; 0 is none.
+        fsdd_speakers: how many people spoke them.
+        fsdd_sha256: fingerprint of their file names and sizes; empty without them.
+        manifest: file name of the manifest of further clips; empty without one.
+        manifest_sha256: content hash of the manifest, not of its audio.
+    """
+
+    voices: int = 0
+    fsdd_takes: int = 0
+    fsdd_speakers: int = 0
+    fsdd_sha256: str = ""
+    manifest: str = ""
+    manifest_sha256: str = ""
+
+    @classmethod
+    def of(cls, spec: TrainSpec, fsdd: Path | None, manifest: Path | None) -> Self:
+        """Describe what a training of this recipe would hear; reads no audio and synthesises none.
+
+        Raises:
+            ConfigError: the FSDD folder holds no training take, or the manifest is missing.
+        """
+        takes = _fsdd_takes(spec, fsdd) if fsdd is not None else []
+        if manifest is not None and not manifest.is_file():
+            msg = f"{manifest} is not a manifest to train on."
+            raise ConfigError(msg, code="no-manifest", hint="Name a CSV or JSONL file.")
+        files = json.dumps([(path.name, path.stat().st_size) for path in takes])
+        return cls(
+            voices=spec.voices,
+            fsdd_takes=len(takes),
+            fsdd_speakers=len({path.stem.split("_")[1] for path in takes}),
+            fsdd_sha256=hashlib.sha256(files.encode()).hexdigest() if takes else "",
+            manifest=manifest.name if manifest is not None else "",
+            manifest_sha256=hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest is not None else "",
+        )
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any] | None) -> Self | None:
+        """Read what a checkpoint or training.json holds; ``None`` where none was recorded."""
+        return None if record is None else cls(**record)
+
+    def difference(self, now: TrainData) -> str:
+        """Name what differs, as ``field: before, now``; empty if nothing does."""
+        names = [field.name for field in dataclasses.fields(self)]
+        pairs = [(name, getattr(self, name), getattr(now, name)) for name in names]
+        return "; ".join(
+            f"{name} {old or 'none'} before, {new or 'none'} now" for name, old, new in pairs if old != new
+        )
+
+
+def _fsdd_takes(spec: TrainSpec, fsdd: Path) -> list[Path]:
+    files = sorted((fsdd / "recordings").glob("*_*_*.wav"))
+    parts = [path.stem.split("_") for path in files]  # digit, speaker, take
+    takes = [
+        path
+        for path, (_, who, take) in zip(files, parts, strict=True)
+        if int(take) >= FSDD_FIRST_TAKE and who not in spec.leave_out
+    ]
+    if not takes:
+        msg = f"{fsdd} holds no training take of the Free Spoken Digit Dataset."
+        raise ConfigError(msg, code="no-data", hint="Set GRYM_FSDD to the folder above recordings/, or unset it.")
+    return takes
+
+
+def recorded_data(model: Path) -> TrainData | None:
+    """What an exported model (a folder with ``training.json``) was trained on; ``None`` if it does not say."""
+    facts = json.loads((model / "training.json").read_text(encoding="utf-8"))
+    return TrainData.from_record(facts.get("data"))
 
 
 def mini_stages(seed: int = 20261120, voices: int = 464, scale: float = 1.0) -> tuple[TrainSpec, ...]:

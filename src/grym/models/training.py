@@ -22,10 +22,11 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from transformers import (
     Wav2Vec2Config,
@@ -39,7 +40,7 @@ from grym.config import AudioLimits
 from grym.corpus.augment import Augmentation
 from grym.corpus.bank import Bank, Clip, load_fsdd, load_manifest, synthesize
 from grym.corpus.digits import RATE, Samples
-from grym.models.recipe import TrainSpec
+from grym.models.recipe import FSDD_FIRST_TAKE, TrainData, TrainSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +48,11 @@ if TYPE_CHECKING:
 VOCABULARY: Final = ("<pad>", "<s>", "</s>", "<unk>", "|", *"etaonihsrdlumwcfgypbvk'xjqz")
 BLANK: Final = 0
 FRAME: Final = 320
+PARENT_CHECK_SECONDS: Final = 0.5
+# A child whose parent was killed lives on for up to PARENT_CHECK_SECONDS and keeps the lock meanwhile.
+LOCK_SECONDS: Final = 5.0
+EXIT_BUSY: Final = 3
+EXIT_PARENT_DIED: Final = 4
 
 
 def mini_config() -> Wav2Vec2Config:
@@ -113,10 +119,18 @@ def emit(**event: object) -> None:
 
 
 class Trainer:
-    """Model, optimizer, schedule and their checkpoint."""
+    """Model, optimizer, schedule and their checkpoint.
 
-    def __init__(self, spec: TrainSpec, out: Path, start: Path | None = None) -> None:
+    Args:
+        spec: the recipe.
+        out: folder of the checkpoint.
+        data: what the training hears; a checkpoint that heard something else is put aside.
+        start: exported model to start from; default random weights.
+    """
+
+    def __init__(self, spec: TrainSpec, out: Path, data: TrainData, start: Path | None = None) -> None:
         self._spec = spec
+        self._data: TrainData | None = data
         self._checkpoint = out / "checkpoint.pt"
         torch.manual_seed(spec.seed)
         self.model = Wav2Vec2ForCTC(mini_config())
@@ -141,15 +155,31 @@ class Trainer:
 
     def _restore(self) -> None:
         state = torch.load(self._checkpoint, weights_only=True)
-        if state["key"] != self._spec.key:
-            emit(event="restart", reason="the checkpoint belongs to another specification")
+        reason = self._refusal(state)
+        if reason:
+            # Hours of work: a person who only forgot a setting can put it back.
+            kept = self._checkpoint.with_suffix(".refused.pt")
+            self._checkpoint.replace(kept)
+            emit(event="restart", reason=reason, kept=str(kept))
             return
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         self._average = state["average"]
         self.step = state["step"]
+        # What a checkpoint without a record heard stays unknown, whatever it hears from here on.
+        self._data = TrainData.from_record(state.get("data"))
         emit(event="resume", step=self.step)
+
+    def _refusal(self, state: dict[str, Any]) -> str:
+        """Why a checkpoint cannot be gone on from; empty if it can."""
+        if state["key"] != self._spec.key:
+            return "the checkpoint belongs to another specification"
+        heard = TrainData.from_record(state.get("data"))
+        if heard is None or self._data is None:
+            return ""
+        difference = heard.difference(self._data)
+        return f"the checkpoint was trained on other data: {difference}" if difference else ""
 
     def save(self) -> None:
         """Write the checkpoint aside and swap it in, so that a kill leaves the old or the new one."""
@@ -157,6 +187,7 @@ class Trainer:
         torch.save(
             {
                 "key": self._spec.key,
+                "data": self._record(),
                 "step": self.step,
                 "model": self.model.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
@@ -166,6 +197,9 @@ class Trainer:
             aside,
         )
         aside.replace(self._checkpoint)
+
+    def _record(self) -> dict[str, Any] | None:
+        return None if self._data is None else dataclasses.asdict(self._data)
 
     @property
     def finished(self) -> bool:
@@ -187,7 +221,7 @@ class Trainer:
                 emit(
                     event="step",
                     step=self.step,
-                    steps=self._spec.steps,
+                    steps=self._last,
                     loss=round(loss, 4),
                     steps_per_second=round(rate, 3),
                 )
@@ -246,42 +280,62 @@ class Trainer:
         )
         Wav2Vec2Processor(extractor, tokenizer).save_pretrained(folder)
         model.save_pretrained(folder, safe_serialization=True)
-        (folder / "training.json").write_text(
-            json.dumps({"spec": dataclasses.asdict(self._spec), "key": self._spec.key, "step": self.step}, indent=2)
-            + "\n",
-            encoding="utf-8",
-        )
+        facts = {"spec": dataclasses.asdict(self._spec), "key": self._spec.key, "step": self.step}
+        if self._data is not None:
+            facts["data"] = self._record()
+        (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def build_bank(spec: TrainSpec, fsdd: Path | None, manifest: Path | None = None) -> Bank:
     """Real takes, synthetic voices and a manifest's clips, each where it is given, in the shares of the recipe."""
     synthetic = synthesize(spec.voices, spec.strings_per_voice, spec.seed)
-    real = load_fsdd(fsdd, leave_out=spec.leave_out) if fsdd is not None else []
+    real = load_fsdd(fsdd, leave_out=spec.leave_out, first_take=FSDD_FIRST_TAKE) if fsdd is not None else []
     groups = [(real, spec.fsdd_share), (synthetic, 1.0 - spec.fsdd_share)]
     if manifest is not None:
         groups.append((load_manifest(manifest, AudioLimits()), 1.0 - spec.fsdd_share))
     return Bank(groups, Augmentation(), spec.batch_seconds, spec.string_share)
 
 
-def main() -> None:
-    """Command line of the training process."""
+def main() -> int:
+    """Command line of the training process; returns the exit code."""
     parser = argparse.ArgumentParser(description="Train wav2vec2-mini.")
     parser.add_argument("--spec", default="{}", help="fields of TrainSpec as a JSON object")
     parser.add_argument("--fsdd", type=Path, default=None)
     parser.add_argument("--manifest", type=Path, default=None, help="further clips, as CSV or JSONL")
     parser.add_argument("--start", type=Path, default=None, help="folder of the exported stage to start from")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--parent", type=int, default=None, help="process id to end with")
     options = parser.parse_args()
-    spec = TrainSpec.from_json(options.spec)
+    if options.parent is not None:
+        threading.Thread(target=_watch_parent, args=(options.parent,), daemon=True).start()
     options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(options.out / "training.lock", timeout=LOCK_SECONDS):
+            _train(options)
+    except Timeout:
+        emit(event="busy", folder=str(options.out))
+        return EXIT_BUSY
+    return 0
+
+
+def _train(options: argparse.Namespace) -> None:
+    spec = TrainSpec.from_json(options.spec)
     torch.set_num_threads(os.cpu_count() or 1)
-    trainer = Trainer(spec, options.out, options.start)
+    data = TrainData.of(spec, options.fsdd, options.manifest)
+    trainer = Trainer(spec, options.out, data, options.start)
     if not trainer.finished:
-        emit(event="data", voices=spec.voices)
+        emit(event="data", **dataclasses.asdict(data))
         trainer.run(build_bank(spec, options.fsdd, options.manifest))
     trainer.export(options.out / "model")
     emit(event="done", step=trainer.step, folder=str(options.out / "model"))
 
 
+def _watch_parent(parent: int) -> None:
+    """End with the process that started this one. A checkpoint is swapped in whole, so any moment will do."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_SECONDS)
+    os._exit(EXIT_PARENT_DIED)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
