@@ -110,12 +110,28 @@ def train(
     settings = load_settings()
     ensure_home(settings)
     with _session(settings.home) as server:
+        from flows.progress import shown, tell
         from flows.server import drain
         from flows.train import train as train_flow
+        from grym.models.training_process import listener
 
-        result = train_flow(
-            scale=scale, seed=seed, voices=voices, name=name, manifest=manifest, measure_on=measure_on, install=install
-        )
+        def hear(event: Mapping[str, Any]) -> None:
+            if event["event"] == "step":
+                tell(f"stage {event['stage']}, steps", int(event["step"]), int(event["steps"]))
+            elif event["event"] == "data":
+                out.print("Making the training data; this takes minutes.", highlight=False)
+
+        listener.set(hear)
+        with shown(out):
+            result = train_flow(
+                scale=scale,
+                seed=seed,
+                voices=voices,
+                name=name,
+                manifest=manifest,
+                measure_on=measure_on,
+                install=install,
+            )
         drain(server.url, result.flow_run_id, result.task_runs)
     for title, rate in result.rates.items():
         out.print(f"{title}: WER {100 * rate:.2f} %")
