@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from grym.audio import decode
-from grym.config import AudioLimits, ModelSpec
+from grym.compare.evaluate import evaluate, overall
+from grym.config import AudioLimits, ModelSpec, load_settings
+from grym.corpus.loaders import load_dataset
 from grym.errors import AudioError, ConfigError, ModelError
 from grym.models.interface import Answer, AudioClip, Options
 from grym.models.registry import load_model
 from grym.models.wav2vec2 import CHECKPOINTS, Wav2Vec2, Wav2Vec2Options
+from grym.worker import Worker
 
 ROOT = Path(__file__).resolve().parents[2]
 MINI = CHECKPOINTS / "wav2vec2-mini"
@@ -206,6 +210,26 @@ def test_wrong_options_name_the_right_ones() -> None:
         _ = _model(overlap_seconds=0.0).card
     with pytest.raises(ConfigError, match="padded_batch"):
         _ = _model(precision="int8", padded_batch=4).card
+
+
+def _rate(dataset: str, tmp_path: Path, precision: str) -> float:
+    """Word error rate of the bundled checkpoint on a whole dataset, in a worker as in a run."""
+    settings = load_settings(ROOT / "grym.toml")
+    spec = ModelSpec(name="mini", adapter="wav2vec2", options={"path": "bundled:wav2vec2-mini", "precision": precision})
+    with Worker(spec, settings.worker, tmp_path) as worker:
+        return overall(evaluate(worker, load_dataset(dataset, settings), settings))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_voices_unseen_in_training_are_heard(tmp_path: Path, precision: str) -> None:
+    """At most 5 % of the words of the bundled test split are wrong."""
+    assert _rate("digits", tmp_path, precision) <= 0.05
+
+
+@pytest.mark.skipif("GRYM_FSDD" not in os.environ, reason="GRYM_FSDD names no copy of the Free Spoken Digit Dataset")
+def test_real_test_takes_are_heard(tmp_path: Path) -> None:
+    """At most 8 % of the words of the test takes of FSDD are wrong."""
+    assert _rate("fsdd", tmp_path, "fp32") <= 0.08
 
 
 FAMILIES = ("wav2vec2", "wav2vec2-layer", "hubert", "wavlm", "data2vec-audio")
