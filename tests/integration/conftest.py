@@ -28,7 +28,7 @@ adapter = "wav2vec2"
 options = { path = "bundled:wav2vec2-mini", precision = "int8" }
 [models.mini-degraded]
 adapter = "wav2vec2"
-options = { path = "bundled:wav2vec2-mini", precision = "fp32", weight_noise = 0.5, seed = 1 }
+options = { path = "bundled:wav2vec2-mini", precision = "fp32", weight_noise = 0.7, seed = 1 }
 [models.no-weights]
 adapter = "wav2vec2"
 options = { path = "empty-model" }
@@ -50,6 +50,11 @@ class Project:
     def at(self, home: str) -> Project:
         """The same project with another home."""
         return Project(self.folder, {**self.environment, "GRYM_HOME": str(self.folder / home)})
+
+    def bare(self) -> Project:
+        """The same project without coverage in its processes, which takes half as long; killed ones leave none anyway."""
+        kept = {key: value for key, value in self.environment.items() if not key.startswith("COVERAGE_")}
+        return Project(self.folder, kept)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start ``python -m flows`` and do not wait."""
