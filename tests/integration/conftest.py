@@ -52,7 +52,7 @@ class Project:
         return Project(self.folder, {**self.environment, "GRYM_HOME": str(self.folder / home)})
 
     def bare(self) -> Project:
-        """The same project without coverage in its processes, which takes half as long; killed ones leave none anyway."""
+        """The same project without coverage in its processes: quicker, and killed ones leave none anyway."""
         kept = {key: value for key, value in self.environment.items() if not key.startswith("COVERAGE_")}
         return Project(self.folder, kept)
 
