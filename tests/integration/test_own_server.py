@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import pytest
 
 from flows.server import server
 from grym.store import Store
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_a_run_with_its_own_server_is_whole_when_the_server_comes_back(
