@@ -215,7 +215,8 @@ def _rate(dataset: str, tmp_path: Path, precision: str) -> float:
     """Word error rate of the bundled checkpoint on a whole dataset, in a worker as in a run."""
     settings = load_settings(ROOT / "grym.toml")
     spec = ModelSpec(name="mini", adapter="wav2vec2", options={"path": "bundled:wav2vec2-mini", "precision": precision})
-    with Worker(spec, settings.worker, tmp_path) as worker:
+    limits = settings.worker.model_copy(update={"threads": 1})  # tests run beside each other
+    with Worker(spec, limits, tmp_path) as worker:
         return overall(evaluate(worker, load_dataset(dataset, settings), settings))
 
 
