@@ -33,6 +33,7 @@ from grym.errors import ConfigError
 from grym.memory.features import FeatureStore
 from grym.quality import Judgement
 from grym.store import Store
+from reports import VIEWS
 from tasks import policies
 from tasks.audio import CHUNK, check_audio
 from tasks.compare import score_and_test
@@ -41,7 +42,6 @@ from tasks.report import report
 from tasks.store import publish
 
 T = TypeVar("T")
-VIEWS = Path(__file__).resolve().parent.parent / "reports" / "sql"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ unknown key is an error that names it.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import tomllib
@@ -306,8 +305,3 @@ def _resolve_weights(options: object, root: Path) -> None:
     """Make an option ``path`` absolute: a worker runs in its own scratch folder."""
     if isinstance(options, dict) and isinstance(options.get("path"), str) and ":" not in options["path"]:
         options["path"] = str(root / os.path.expanduser(options["path"]))  # noqa: PTH111 - "~" only if it is there
-
-
-def describe(settings: Settings) -> str:
-    """The settings as JSON, for run details."""
-    return json.dumps(settings.model_dump(mode="json"), sort_keys=True)
