@@ -7,12 +7,13 @@ STAMP := $(VENV)/.installed
 export TQDM_DISABLE = 1
 export GX_ANALYTICS_ENABLED = false
 
-.PHONY: run test lint unit ui train doctor corpus clean help
+.PHONY: run test lint unit chaos ui train doctor corpus clean help
 
 help:
 	@echo "make run    compare two models on the bundled corpus"
 	@echo "make ui     the Prefect UI on what was run"
 	@echo "make test   everything that has to hold: linters, types, tests, coverage"
+	@echo "make chaos  kills, full disks and floods, for real: long"
 	@echo "make train  train wav2vec2-mini (espeak-ng; GRYM_FSDD for real speech)"
 	@echo "make corpus generate the bundled corpus again (espeak-ng)"
 	@echo "make doctor say what is missing"
@@ -38,6 +39,9 @@ unit: $(STAMP)
 	$(BIN)/coverage run -m pytest -n 2 --dist worksteal --durations 12
 	-$(BIN)/coverage combine --quiet   # a killed process leaves a broken file; the report judges the rest
 	$(BIN)/coverage report
+
+chaos: $(STAMP)
+	$(BIN)/python -m pytest -m chaos -n 1 --durations 12
 
 ui: $(STAMP)
 	@$(BIN)/python -m flows ui
