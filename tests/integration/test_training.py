@@ -196,7 +196,10 @@ def test_a_recipe_is_read_strictly() -> None:
     stages = mini_stages(scale=0.001)
     assert [spec.start_from for spec in stages] == ["", *(spec.key for spec in stages[:-1])]
     assert len({spec.key for spec in stages}) == len(stages)
-    assert stages[0].stop_after == 3
+    others = mini_stages(scale=0.001, leave_out=("theo",))
+    assert others[0] == stages[0], "what is learned before real speech does not depend on who is left out"
+    assert (others[-1].leave_out, others[-1].start_from) == (("theo",), stages[0].key)
+    assert {spec.recorded_share for spec in mini_stages(voices=0)} == {0.0}
 
 
 def test_the_train_flow_leaves_a_measured_checkpoint(project: Any, digits: Any) -> None:

@@ -18,7 +18,7 @@ from grym.errors import ConfigError
 
 RATE = digits.RATE
 needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")
-EFFECTS = ("equalizer", "telephone", "low_pass", "reverberation", "noise", "quantization")
+EFFECTS = ("equalizer", "telephone", "low_pass", "reverberation", "noise", "quantization", "codec", "clipping")
 NOTHING = Augmentation(**dict.fromkeys(EFFECTS, 0.0))
 
 
@@ -162,6 +162,16 @@ def test_training_takes_of_fsdd_leave_out_test_takes_and_speakers(tmp_path):
     assert int(np.abs(found[0].samples).max()) == 30_000
 
 
+def test_warped_copies_of_real_takes_are_speakers_of_their_own(tmp_path):
+    """Copies with other formants keep the words and the length, and are not joined with the original."""
+    (tmp_path / "recordings").mkdir()
+    soundfile.write(tmp_path / "recordings/3_ann_5.wav", np.tile(tone(0.1, 200) ** 3, 2)[::2], 8000)
+    found = bank.load_fsdd(tmp_path, warps=2, seed=1)
+    assert [take.speaker for take in found] == ["fsdd-ann", "fsdd-ann-0", "fsdd-ann-1"]
+    assert len({take.samples.size for take in found}) == 1
+    assert not np.array_equal(found[0].samples, found[1].samples)
+
+
 def test_a_batch_is_a_function_of_seed_and_step():
     """An interrupted training goes on where it stopped: two banks give the same batch, another step another one."""
     one, two = (Bank([(takes(), 1.0)], Augmentation(), 20.0) for _ in range(2))
@@ -240,6 +250,39 @@ def test_all_kinds_of_noise_are_drawn():
         seen.add("white" if power[2000:].sum() > 0.4 * power.sum() else "low")
         assert 20 * np.log10(rms(wave) / rms(noise)) == pytest.approx(10.0, abs=1.5)
     assert seen == {"white", "low"}
+
+
+@pytest.mark.parametrize("factor", [0.88, 1.15])
+def test_warping_moves_the_formant_and_not_the_pitch(factor):
+    """A vowel of 100 Hz with a formant at 1 kHz: the harmonics stay, the strongest one moves by the factor."""
+    pulses = np.zeros(RATE, np.float32)
+    pulses[:: RATE // 100] = 1.0
+    spectrum = np.fft.rfft(pulses)
+    frequency = np.fft.rfftfreq(RATE, 1 / RATE)
+    vowel = np.fft.irfft(spectrum * np.exp(-(((frequency - 1000) / 250) ** 2)), RATE).astype(np.float32)
+    warped = augment.warp_formants(vowel, factor)
+    power = np.abs(np.fft.rfft(warped[2000:-2000]))
+    bins = np.fft.rfftfreq(RATE - 4000, 1 / RATE)
+    centre = float(np.sum(bins * power**2) / np.sum(power**2))
+    assert centre == pytest.approx(1000 * factor, rel=0.04)
+    assert np.interp(100 * np.arange(8, 12), bins, power).min() > 20 * np.interp(850, bins, power)
+
+
+def test_warping_by_one_changes_nothing():
+    """Analysis and synthesis alone give the clip back."""
+    wave = digits.pink_noise(RATE, np.random.default_rng(3))
+    assert np.allclose(augment.warp_formants(wave, 1.0), wave, atol=1e-5)
+
+
+@pytest.mark.parametrize("codec", augment.CODECS)
+def test_a_codec_keeps_time_and_most_of_the_voice(codec):
+    """No delay, the same length, and a correlation below 1 that shows it did something."""
+    wave = 0.1 * digits.pink_noise(RATE, np.random.default_rng(0))
+    coded = augment.through_codec(wave, codec)
+    assert (coded.shape, coded.dtype) == (wave.shape, np.float32)
+    match = np.correlate(coded, wave, "full") / np.sum(wave**2)
+    assert int(match.argmax()) == wave.size - 1
+    assert 0.5 < float(match.max()) < 0.999
 
 
 def test_a_telephone_cuts_bass_and_treble():

@@ -50,6 +50,13 @@ def test_real_speech_is_claimed_exactly_where_it_was_recorded() -> None:
     assert "* Stage 2: No recordings" in mixed
 
 
+def test_voices_of_other_synthesizers_are_counted_where_they_were_heard() -> None:
+    """Their number comes from the record; a training without them has no line about them."""
+    more = TrainData(voices=464, recorded_voices=211, recorded_sha256="ab")
+    assert "foreign accents: 211 voices" in render_card(STAGES, RATES, data=[more] * len(STAGES))
+    assert "foreign accents" not in render_card(STAGES, RATES, data=[SYNTHETIC] * len(STAGES))
+
+
 def test_a_manifest_is_named_with_its_hash() -> None:
     """Further clips are named; a card without them has no line about them."""
     more = TrainData(manifest="own.csv", manifest_sha256="c0ffee")

@@ -59,8 +59,35 @@ def evaluate(worker: Worker, dataset: Dataset, settings: Settings) -> list[Slice
         GrymError: the model failed; clips that cannot be used are left out.
     """
     usable, _ = distinct(check_entries(dataset.entries, settings.audio)[0])
-    scores = _scores(worker, usable, settings)
-    groups: dict[str, list[Usable]] = {"all": list(usable)}
+    return pooled([measure(worker, usable, settings)])
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Clips one model was asked about, and the scores of those it answered, by clip id."""
+
+    usable: tuple[Usable, ...]
+    scores: Mapping[str, Score]
+
+
+def measure(worker: Worker, usable: Sequence[Usable], settings: Settings) -> Measured:
+    """Transcribe clips and score the answers.
+
+    Raises:
+        GrymError: the model failed.
+    """
+    return Measured(tuple(usable), _scores(worker, usable, settings))
+
+
+def pooled(parts: Sequence[Measured]) -> list[SliceRate]:
+    """Rates over all clips of several models, in all and by every slice; one model for each fold of a cross-validation.
+
+    Raises:
+        QualityError: not one word was scored.
+    """
+    usable = [clip for part in parts for clip in part.usable]
+    scores = {clip_id: found for part in parts for clip_id, found in part.scores.items()}
+    groups: dict[str, list[Usable]] = {"all": usable}
     for clip in usable:
         slices = {**clip.entry.slices, "speaker": clip.entry.speaker}
         for column, value in slices.items():

@@ -6,10 +6,13 @@ Audio is float32 mono at 16 kHz.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import soundfile
+import soxr
 
 from grym.corpus.digits import RATE, add_noise, babble, pink_noise
 
@@ -19,6 +22,16 @@ if TYPE_CHECKING:
     from grym.corpus.digits import Samples
 
 
+# GSM 06.10 of mobile telephones, A-law of fixed ones, IMA ADPCM of answering machines, and small music files.
+CODECS: Final = (
+    ("WAV", "GSM610", 8000),
+    ("WAV", "ALAW", 8000),
+    ("WAV", "IMA_ADPCM", 8000),
+    ("OGG", "OPUS", 16000),
+    ("MP3", "MPEG_LAYER_III", 16000),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Augmentation:
     """Probabilities and ranges; every field is a probability unless its name says otherwise."""
@@ -26,19 +39,80 @@ class Augmentation:
     speed_factor: tuple[float, float] = (0.8, 1.25)
     equalizer: float = 0.5
     equalizer_db: float = 8.0
-    low_pass: float = 0.4
+    low_pass: float = 0.45
     telephone: float = 0.15
     reverberation: float = 0.3
     reverberation_seconds: tuple[float, float] = (0.05, 0.5)
     noise: float = 0.75
     snr_db: tuple[float, float] = (4.0, 40.0)
     quantization: float = 0.1
+    codec: float = 0.12
+    clipping: float = 0.06
 
 
 def change_speed(samples: Samples, factor: float) -> Samples:
     """Play faster (``factor`` > 1) or slower; pitch and formants move along, as with a shorter vocal tract."""
     size = max(1, int(samples.size / factor))
     return np.interp(np.linspace(0, samples.size - 1, size), np.arange(samples.size), samples).astype(np.float32)
+
+
+def warp_formants(samples: Samples, factor: float, frame: int = 512, lifter: int = 28) -> Samples:
+    """Move the formants by a factor and leave pitch and tempo as they are: the same words from another vocal tract.
+
+    The spectral envelope (cepstrum below ``lifter``) of every frame is stretched along the frequency axis, as in
+    vocal tract length perturbation (Jaitly and Hinton, 2013), with the excitation kept.
+
+    Args:
+        samples: float32, ``shape = (samples,)`` at 16 kHz.
+        factor: above 1 moves formants up, as in a shorter vocal tract.
+        frame: samples of a frame, a power of two.
+        lifter: cepstral coefficients that are taken for the envelope.
+
+    Returns:
+        float32, the same shape.
+    """
+    hop = frame // 4
+    window = np.hanning(frame + 1)[:-1].astype(np.float32)
+    padded = np.pad(samples, (frame, frame + hop))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, frame)[::hop]
+    spectra = np.fft.rfft(frames * window, axis=1)
+    cepstra = np.fft.irfft(np.log(np.abs(spectra) + 1e-5), axis=1)
+    cepstra[:, lifter : frame - lifter + 1] = 0
+    envelopes = np.fft.rfft(cepstra, axis=1).real
+    bins = np.arange(envelopes.shape[1])
+    source = np.minimum(bins / factor, bins[-1])
+    below = source.astype(int)
+    above = np.minimum(below + 1, bins[-1])
+    moved = envelopes[:, below] * (1 - source + below) + envelopes[:, above] * (source - below)
+    spectra *= np.exp(np.clip(moved - envelopes, -4, 4))
+    pieces = np.fft.irfft(spectra, frame, axis=1) * window
+    total, weight = np.zeros(padded.size), np.zeros(padded.size)
+    for index, piece in enumerate(pieces):
+        total[index * hop : index * hop + frame] += piece
+        weight[index * hop : index * hop + frame] += window**2
+    warped: Samples = (total / np.maximum(weight, 1e-3))[frame : frame + samples.size].astype(np.float32)
+    return warped
+
+
+def through_codec(samples: Samples, codec: tuple[str, str, int]) -> Samples:
+    """Encode and decode: what a telephone or a small file leaves of a voice.
+
+    Args:
+        samples: float32, ``shape = (samples,)`` at 16 kHz.
+        codec: container and encoding by soundfile's names, and the rate in Hz at which it is used.
+
+    Returns:
+        float32, the same shape.
+    """
+    container, encoding, rate = codec
+    peak = max(float(np.abs(samples).max()), 1e-6)
+    narrow = soxr.resample(samples * np.float32(0.9 / peak), RATE, rate)
+    file = io.BytesIO()
+    soundfile.write(file, narrow, rate, format=container, subtype=encoding)
+    file.seek(0)
+    decoded, _ = soundfile.read(file, dtype="float32")
+    wide = soxr.resample(decoded, rate, RATE)[: samples.size] * np.float32(peak / 0.9)
+    return np.pad(wide, (0, samples.size - wide.size)).astype(np.float32)
 
 
 def augment(samples: Samples, crowd: Sequence[Samples], rng: np.random.Generator, how: Augmentation) -> Samples:
@@ -64,6 +138,11 @@ def augment(samples: Samples, crowd: Sequence[Samples], rng: np.random.Generator
         else:
             noise = babble(crowd, wet.size, rng, speakers=int(rng.integers(3, 9)))
         wet = add_noise(wet, noise, snr)
+    if rng.random() < how.clipping:
+        limit = float(rng.uniform(0.2, 0.7)) * float(np.abs(wet).max())
+        wet = np.clip(wet, -limit, limit)
+    if rng.random() < how.codec:
+        wet = through_codec(wet, CODECS[int(rng.integers(len(CODECS)))])
     if rng.random() < how.quantization:
         peak = max(float(np.abs(wet).max()), 1e-6)
         mu = np.sign(wet) * np.log1p(255 * np.abs(wet) / peak) / np.log(256)

@@ -18,7 +18,7 @@ import soxr
 
 from grym.audio import decode
 from grym.corpus import digits
-from grym.corpus.augment import Augmentation, augment, change_speed
+from grym.corpus.augment import Augmentation, augment, change_speed, warp_formants
 from grym.corpus.digits import RATE, WORDS
 from grym.corpus.manifest import read_manifest
 from grym.errors import AudioError, ConfigError
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 # How many digits the clips of a batch have, and how often: short strings are the hardest, they lack context.
 LENGTHS: Final = (1, 2, 3, 4, 5, 6, 7)
 LENGTH_WEIGHTS: Final = (0.3, 0.18, 0.16, 0.13, 0.1, 0.07, 0.06)
+# Vocal tracts from long (a tall man's) to short (a child's), relative to the speaker's own.
+FORMANT_FACTOR: Final = (0.86, 1.18)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ class Clip:
     spans: tuple[tuple[int, int, str], ...]
 
 
-def _pcm(samples: Samples) -> npt.NDArray[np.int16]:
+def to_pcm(samples: Samples) -> npt.NDArray[np.int16]:
+    """As int16 at one level, whatever the level was."""
     peak = max(float(np.abs(samples).max(initial=0.0)), 1e-6)
     return (samples / peak * 30000).astype(np.int16)
 
@@ -64,15 +67,32 @@ def _wave(take: Take) -> Samples:
     return take.samples.astype(np.float32) / np.float32(32768)
 
 
-def load_fsdd(folder: Path, *, leave_out: Sequence[str] = (), first_take: int = 5) -> list[Take]:
-    """Training takes of the Free Spoken Digit Dataset (``recordings/{digit}_{speaker}_{take}.wav``)."""
+def load_fsdd(
+    folder: Path, *, leave_out: Sequence[str] = (), first_take: int = 5, warps: int = 0, seed: int = 0
+) -> list[Take]:
+    """Training takes of the Free Spoken Digit Dataset (``recordings/{digit}_{speaker}_{take}.wav``).
+
+    Args:
+        folder: the folder above ``recordings``.
+        leave_out: speakers that are not read.
+        first_take: takes below are for testing.
+        warps: copies of every take with other formants. A copy of a warp belongs to a speaker of its own, so that
+            joined digits have one vocal tract.
+        seed: seed of the formants.
+    """
+    factors = np.random.default_rng([seed, 77]).uniform(*FORMANT_FACTOR, warps)
     takes = []
     for path in sorted((folder / "recordings").glob("*_*_*.wav")):
         digit, speaker, take = path.stem.split("_")
         if int(take) < first_take or speaker in leave_out:
             continue
         samples, rate = soundfile.read(path, dtype="float32")
-        takes.append(Take(_pcm(soxr.resample(samples, rate, RATE)), (WORDS[int(digit)],), f"fsdd-{speaker}"))
+        wave = soxr.resample(samples, rate, RATE)
+        takes.append(Take(to_pcm(wave), (WORDS[int(digit)],), f"fsdd-{speaker}"))
+        takes += [
+            Take(to_pcm(warp_formants(wave, float(factor))), (WORDS[int(digit)],), f"fsdd-{speaker}-{number}")
+            for number, factor in enumerate(factors)
+        ]
     return takes
 
 
@@ -82,7 +102,7 @@ def load_manifest(manifest: Path, limits: AudioLimits) -> list[Take]:
     for entry in read_manifest(manifest).entries:
         with contextlib.suppress(AudioError):
             clip, _ = decode(entry.path, limits, offset=entry.offset, duration=entry.duration)
-            takes.append(Take(_pcm(clip.samples), tuple(entry.text.split()), entry.speaker or manifest.name))
+            takes.append(Take(to_pcm(clip.samples), tuple(entry.text.split()), entry.speaker or manifest.name))
     return takes
 
 
@@ -98,7 +118,7 @@ def synthesize(voice_count: int, strings_per_voice: int, seed: int) -> list[Take
         for words in jobs:
             voice = replace(voices[v], words_per_minute=int(rng.integers(110, 230)), pitch=int(rng.integers(15, 90)))
             text = (", " if rng.random() < 0.5 else " ").join(words)  # noqa: PLR2004 - an even chance
-            takes.append(Take(_pcm(digits.speak(text, voice)), words, voice.name))
+            takes.append(Take(to_pcm(digits.speak(text, voice)), words, voice.name))
         return takes
 
     with ThreadPoolExecutor(2) as pool:

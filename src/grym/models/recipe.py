@@ -12,6 +12,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from grym.corpus.recorded import voices_sha256
+from grym.corpus.synthesizers import installed
 from grym.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,10 +35,13 @@ class TrainSpec:
         learning_rate: peak of the one-cycle schedule.
         weight_decay: AdamW's, on matrices only.
         batch_seconds: rough amount of audio in a batch, in seconds.
-        voices: synthetic training voices.
+        voices: English voices of espeak-ng.
+        voice_seed: seed of what all synthetic voices say and how; the same in all stages, so that it is spoken once.
         strings_per_voice: digit strings by each of them, beside the ten single digits.
         fsdd_share: share of clips from real recordings.
         string_share: share of the synthetic voices' longer clips that were spoken as one string.
+        recorded_share: share of clips from the voices of :mod:`grym.corpus.synthesizers`.
+        fsdd_warps: copies of every real take with other formants.
         leave_out: speakers of the real recordings that are not trained on.
         checkpoint_every: steps between checkpoints.
         average_decay: decay of the moving average of the weights, which is what is exported.
@@ -51,9 +56,12 @@ class TrainSpec:
     weight_decay: float = 0.01
     batch_seconds: float = 44.0
     voices: int = 464
+    voice_seed: int = 20261120
     strings_per_voice: int = 5
     fsdd_share: float = 0.55
     string_share: float = 0.4
+    recorded_share: float = 0.0
+    fsdd_warps: int = 0
     leave_out: tuple[str, ...] = ()
     checkpoint_every: int = 250
     average_decay: float = 0.999
@@ -87,6 +95,8 @@ class TrainData:
 
     Attributes:
         voices: synthetic training voices.
+        recorded_voices: voices of further synthesizers; 0 where the recipe uses none.
+        recorded_sha256: fingerprint of their names, what they read and how often.
         fsdd_takes: recordings of the Free Spoken Digit Dataset; 0 is none.
         fsdd_speakers: how many people spoke them.
         fsdd_sha256: fingerprint of their file names and sizes; empty without them.
@@ -95,6 +105,8 @@ class TrainData:
     """
 
     voices: int = 0
+    recorded_voices: int = 0
+    recorded_sha256: str = ""
     fsdd_takes: int = 0
     fsdd_speakers: int = 0
     fsdd_sha256: str = ""
@@ -108,13 +120,16 @@ class TrainData:
         Raises:
             ConfigError: the FSDD folder holds no training take, or the manifest is missing.
         """
-        takes = _fsdd_takes(spec, fsdd) if fsdd is not None else []
+        takes = _fsdd_takes(spec, fsdd) if fsdd is not None and spec.fsdd_share else []
+        recorded = installed() if spec.recorded_share else []
         if manifest is not None and not manifest.is_file():
             msg = f"{manifest} is not a manifest to train on."
             raise ConfigError(msg, code="no-manifest", hint="Name a CSV or JSONL file.")
         files = json.dumps([(path.name, path.stat().st_size) for path in takes])
         return cls(
             voices=spec.voices,
+            recorded_voices=len(recorded),
+            recorded_sha256=voices_sha256(recorded) if recorded else "",
             fsdd_takes=len(takes),
             fsdd_speakers=len({path.stem.split("_")[1] for path in takes}),
             fsdd_sha256=hashlib.sha256(files.encode()).hexdigest() if takes else "",
@@ -156,44 +171,46 @@ def recorded_data(model: Path) -> TrainData | None:
     return TrainData.from_record(facts.get("data"))
 
 
-def mini_stages(seed: int = 20261120, voices: int = 464, scale: float = 1.0) -> tuple[TrainSpec, ...]:
+def mini_stages(
+    seed: int = 20261120, voices: int = 464, scale: float = 1.0, leave_out: tuple[str, ...] = ()
+) -> tuple[TrainSpec, ...]:
     """The stages of ``wav2vec2-mini``.
 
-    The first learns letters and words, mostly from joined digits. The second
-    hears more strings that synthetic voices spoke as one: after the first,
-    most errors were words run together ("foursix"). The third goes on with new
-    strings at half the rate.
+    The first hears synthetic voices alone, so that what it knows about speech does not lean on a few people. The
+    second adds real speech.
 
     Args:
         seed: seed of everything that is drawn.
-        voices: synthetic training voices.
+        voices: English voices of espeak-ng; 0 is no synthetic voice of any engine.
         scale: factor on every number of steps, for quick trials.
+        leave_out: real speakers that are not trained on; the first stage is the same whoever they are.
     """
 
     def steps(count: int) -> int:
         return max(1, round(count * scale))
 
-    first = TrainSpec(steps=steps(5000), alignment_steps=steps(400), stop_after=steps(3000), seed=seed, voices=voices)
+    first = TrainSpec(
+        steps=steps(5000),
+        alignment_steps=steps(400),
+        seed=seed,
+        voices=voices,
+        strings_per_voice=12,
+        fsdd_share=0.0,
+        recorded_share=0.6 if voices else 0.0,
+        string_share=0.5,
+    )
     second = TrainSpec(
-        steps=steps(3500),
+        steps=steps(600),
         alignment_steps=0,
-        learning_rate=1.2e-3,
         seed=seed + 1,
+        learning_rate=8e-4,
         voices=voices,
         strings_per_voice=12,
         fsdd_share=0.4,
-        string_share=0.75,
+        fsdd_warps=3,
+        recorded_share=0.36 if voices else 0.0,
+        string_share=0.6,
+        leave_out=leave_out,
         start_from=first.key,
     )
-    third = TrainSpec(
-        steps=steps(1400),
-        alignment_steps=0,
-        learning_rate=7e-4,
-        seed=seed + 2,
-        voices=voices,
-        strings_per_voice=12,
-        fsdd_share=0.35,
-        string_share=0.8,
-        start_from=second.key,
-    )
-    return first, second, third
+    return first, second

@@ -38,8 +38,11 @@ from transformers import (
 
 from grym.config import AudioLimits
 from grym.corpus.augment import Augmentation
-from grym.corpus.bank import Bank, Clip, load_fsdd, load_manifest, synthesize
-from grym.corpus.digits import RATE, Samples
+from grym.corpus.bank import Bank, Clip, Take, load_fsdd, load_manifest, synthesize
+from grym.corpus.digits import RATE, WORDS, Samples
+from grym.corpus.recorded import kept, recorded_takes, voices_sha256
+from grym.corpus.synthesizers import installed
+from grym.models.lexicon import FILE as LEXICON_FILE
 from grym.models.recipe import FSDD_FIRST_TAKE, TrainData, TrainSpec
 
 if TYPE_CHECKING:
@@ -284,15 +287,28 @@ class Trainer:
         if self._data is not None:
             facts["data"] = self._record()
         (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        # A manifest may hold any words, and whoever gives one wants a model that spells.
+        if self._data is None or not self._data.manifest:
+            (folder / LEXICON_FILE).write_text(json.dumps(WORDS) + "\n", encoding="utf-8")
 
 
-def build_bank(spec: TrainSpec, fsdd: Path | None, manifest: Path | None = None) -> Bank:
+def build_bank(spec: TrainSpec, fsdd: Path | None, manifest: Path | None = None, cache: Path | None = None) -> Bank:
     """Real takes, synthetic voices and a manifest's clips, each where it is given, in the shares of the recipe."""
-    synthetic = synthesize(spec.voices, spec.strings_per_voice, spec.seed)
-    real = load_fsdd(fsdd, leave_out=spec.leave_out, first_take=FSDD_FIRST_TAKE) if fsdd is not None else []
-    groups = [(real, spec.fsdd_share), (synthetic, 1.0 - spec.fsdd_share)]
+    real: list[Take] = []
+    if fsdd is not None and spec.fsdd_share:
+        real = load_fsdd(
+            fsdd, leave_out=spec.leave_out, first_take=FSDD_FIRST_TAKE, warps=spec.fsdd_warps, seed=spec.seed
+        )
+    rest = 1.0 - spec.fsdd_share - spec.recorded_share
+    groups = [(real, spec.fsdd_share)]
+    seed = spec.voice_seed
+    if spec.recorded_share:
+        name = f"recorded-{voices_sha256(installed())[:12]}-{seed}"
+        groups.append((kept(cache, name, lambda: recorded_takes(seed)), spec.recorded_share))
+    name = f"espeak-{spec.voices}-{spec.strings_per_voice}-{seed}"
+    groups.append((kept(cache, name, lambda: synthesize(spec.voices, spec.strings_per_voice, seed)), rest))
     if manifest is not None:
-        groups.append((load_manifest(manifest, AudioLimits()), 1.0 - spec.fsdd_share))
+        groups.append((load_manifest(manifest, AudioLimits()), rest))
     return Bank(groups, Augmentation(), spec.batch_seconds, spec.string_share)
 
 
@@ -304,6 +320,7 @@ def main() -> int:
     parser.add_argument("--manifest", type=Path, default=None, help="further clips, as CSV or JSONL")
     parser.add_argument("--start", type=Path, default=None, help="folder of the exported stage to start from")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=0, help="of torch; default: the cores it may use")
     parser.add_argument("--parent", type=int, default=None, help="process id to end with")
     options = parser.parse_args()
     if options.parent is not None:
@@ -320,12 +337,12 @@ def main() -> int:
 
 def _train(options: argparse.Namespace) -> None:
     spec = TrainSpec.from_json(options.spec)
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
     data = TrainData.of(spec, options.fsdd, options.manifest)
     trainer = Trainer(spec, options.out, data, options.start)
     if not trainer.finished:
         emit(event="data", **dataclasses.asdict(data))
-        trainer.run(build_bank(spec, options.fsdd, options.manifest))
+        trainer.run(build_bank(spec, options.fsdd, options.manifest, options.out.parent / "voices"))
     trainer.export(options.out / "model")
     emit(event="done", step=trainer.step, folder=str(options.out / "model"))
 
