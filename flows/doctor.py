@@ -233,7 +233,7 @@ def _tool(name: str, purpose: str, todo: str) -> Check:
 def _fsdd() -> Check:
     name, folder = "GRYM_FSDD", os.environ.get("GRYM_FSDD")
     if not folder:
-        todo = "To compare on the Free Spoken Digit Dataset, set it to a checkout's folder."
+        todo = "Fetch this dataset of real speech (python -m flows datasets fetch fsdd), or set it to a copy's folder."
         return Check(name, ok=False, required=False, says="Not set.", todo=todo)
     count = sum(1 for _ in Path(folder).rglob("*.wav")) if Path(folder).is_dir() else 0
     if count:

@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from grym.errors import ConfigError, StorageError
 
 Scalar = str | int | float | bool
+FETCHED: Final = ("fsdd", "hub")  # loaders whose data may lie in HOME/datasets/LOADER
 # pydantic speaks of Python's types; these are the file's.
 _WORDS: Final = {
     "extra_forbidden": "there is no such key",
@@ -52,12 +53,21 @@ class ModelSpec(_Frozen):
 
 
 class DatasetSpec(_Frozen):
-    """One registered dataset: ``[datasets.NAME]``."""
+    """One registered dataset: ``[datasets.NAME]``.
+
+    Attributes:
+        loader: who reads it; see docs/loaders.md.
+        path: where it lies. ``fsdd`` and ``hub`` may leave it out, or name an environment variable that is not
+            set: then it is HOME/datasets/LOADER, where ``python -m flows datasets fetch`` puts them.
+        options: options of the loader.
+        card: TOML file with licence, source and known limits; see :mod:`grym.corpus.cards`.
+    """
 
     name: str
-    loader: Literal["manifest", "folder", "fsdd"]
+    loader: Literal["manifest", "folder", "fsdd", "librispeech", "esc50", "hub"]
     path: Path
     options: Mapping[str, Scalar] = Field(default_factory=dict)
+    card: Path | None = None
 
 
 class Paths(_Frozen):
@@ -274,17 +284,31 @@ def _unknown(raw: Mapping[str, Any]) -> list[str]:
 
 def _resolve(raw: dict[str, Any], root: Path) -> None:
     """Make paths absolute and name the tables; what has a wrong type is left for the validation to name."""
-    for table, name, fields in _specs(raw):
-        fields["name"] = name
-        _resolve_weights(fields.get("options"), root)
-        if table == "datasets" and isinstance(fields.get("path"), str):
-            fields["path"] = root / os.path.expandvars(fields["path"])
     paths = raw.setdefault("paths", {})
     if isinstance(paths, dict) and isinstance(home := paths.get("home", "var"), str):
         paths["home"] = root / (os.environ.get("GRYM_HOME") or home)
+    for table, name, fields in _specs(raw):
+        fields["name"] = name
+        _resolve_weights(fields.get("options"), root)
+        if table == "datasets":
+            _resolve_dataset(fields, root, paths.get("home") if isinstance(paths, dict) else None)
     plugins = raw.get("plugins")
     if isinstance(plugins, dict) and isinstance(folders := plugins.get("paths"), list):
         plugins["paths"] = [root / folder if isinstance(folder, str) else folder for folder in folders]
+
+
+def _resolve_dataset(fields: dict[str, Any], root: Path, home: object) -> None:
+    """Make the paths of a dataset absolute; loaders whose data is fetched have a place of their own in the home."""
+    given = fields.get("path", "")
+    if isinstance(given, str):
+        path = os.path.expandvars(given)
+        unset = not path or (given.startswith("$") and path == given)
+        if unset and fields.get("loader") in FETCHED and isinstance(home, Path):
+            fields["path"] = home / "datasets" / fields["loader"]
+        elif "path" in fields:
+            fields["path"] = root / path
+    if isinstance(fields.get("card"), str):
+        fields["card"] = root / fields["card"]
 
 
 def _specs(raw: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:

@@ -390,14 +390,20 @@ def test_a_registered_dataset_that_is_not_there_or_has_wrong_options(tmp_path, l
     assert str(tmp_path) not in str(error)
 
 
-def test_an_unset_fsdd_says_how_to_get_it(monkeypatch):
-    """The shipped grym.toml without GRYM_FSDD names the variable and the source of the data."""
-    monkeypatch.delenv("GRYM_FSDD", raising=False)
-    error = refusal("fsdd", load_settings(ROOT / "grym.toml"), ConfigError)
-    assert "Set GRYM_FSDD" in error.hint
-    assert "free-spoken-digit-dataset" in error.hint
+@pytest.mark.parametrize("unset", [True, False])
+def test_an_unset_fsdd_is_looked_for_in_the_home(tmp_path, monkeypatch, unset):
+    """Without GRYM_FSDD the shipped grym.toml reads HOME/datasets/fsdd, and says how to get it if it is not there."""
+    monkeypatch.setenv("GRYM_HOME", str(tmp_path))
     monkeypatch.setenv("GRYM_FSDD", "")
-    assert "Set GRYM_FSDD" in refusal("fsdd", load_settings(ROOT / "grym.toml"), ConfigError).hint
+    if unset:
+        monkeypatch.delenv("GRYM_FSDD")
+    settings = load_settings(ROOT / "grym.toml")
+    error = refusal("fsdd", settings, ConfigError)
+    assert "datasets fetch fsdd" in error.hint
+    assert "set GRYM_FSDD" in error.hint
+    assert "free-spoken-digit-dataset" in error.hint
+    sound(tmp_path / "datasets" / "fsdd" / "recordings" / "3_zoe_0.wav")
+    assert [entry.text for entry in load_dataset("fsdd", settings).entries] == ["three"]
 
 
 def fsdd(folder: Path, **options: str | int) -> Settings:

@@ -1,4 +1,4 @@
-"""Datasets by name or path: manifests, folders of audio, the Free Spoken Digit Dataset.
+"""Datasets by name or path: manifests, folders of audio, and the layouts of public datasets.
 
 Knows nothing about what is inside an audio file. Whatever cannot be used is kept
 beside the entries with its reason; only a dataset without any usable entry is an
@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 from grym.audio import storable
 from grym.config import DatasetSpec
+from grym.corpus.esc50 import load_esc50
+from grym.corpus.hub import OPTIONS as HUB_OPTIONS
+from grym.corpus.hub import load_hub
+from grym.corpus.librispeech import load_librispeech
 from grym.corpus.manifest import SUFFIXES, Dataset, Entry, Manifest, Rejected, locate, read_manifest, read_text
 from grym.errors import ConfigError, ManifestError
 
@@ -28,11 +32,14 @@ _OPTIONS: Final[Mapping[str, frozenset[str]]] = {
     "manifest": frozenset(),
     "folder": frozenset(),
     "fsdd": frozenset({"takes"}),
+    "librispeech": frozenset({"subset"}),
+    "esc50": frozenset({"fold", "esc10"}),
+    "hub": HUB_OPTIONS,
 }
 _FSDD_NAME: Final = re.compile(r"(?P<digit>[0-9])_(?P<speaker>.+)_(?P<take>[0-9]{1,6})\.wav")
 _FSDD_HINT: Final = (
-    "Set GRYM_FSDD to a copy of the Free Spoken Digit Dataset "
-    "(https://github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0)."
+    "Fetch it with `python -m flows datasets fetch fsdd` (CC BY-SA 4.0, 16 MB), or set GRYM_FSDD to a copy of "
+    "https://github.com/Jakobovski/free-spoken-digit-dataset."
 )
 
 
@@ -223,4 +230,7 @@ _LOADERS: Final[Mapping[str, Callable[[DatasetSpec], Dataset]]] = {
     "manifest": _load_manifest,
     "folder": _load_folder,
     "fsdd": _load_fsdd,
+    "librispeech": load_librispeech,
+    "esc50": load_esc50,
+    "hub": load_hub,
 }
