@@ -42,6 +42,8 @@ Judge = Callable[[str, "pd.DataFrame", str], Judgement]
 ARMS: Final = ("a", "b")
 # A model that fails this many single clips in a row is not asked about the rest of the batch.
 GIVE_UP_AFTER: Final = 3
+# What one batch of one arm lands, the outcomes last: they say that the batch is done.
+BATCH_TABLES: Final = ("quality", "quarantine", "words", "operations", "outcomes")
 log = logging.getLogger(__name__)
 
 
@@ -114,9 +116,19 @@ class Session:
         self.store.land("runs", [self._run_row("finished", facts)], run=self.plan.run, part="finished")
 
     def pending(self, letter: str) -> list[Batch]:
-        """Batches of an arm that are not landed yet."""
-        done = self.store.landed("outcomes", self.plan.run)
-        return [batch for batch in self.plan.batches if f"{letter}-{batch.id}" not in done]
+        """Batches of an arm that are not landed yet, or of which a part was lost since."""
+        landed = {table: self.store.landed(table, self.plan.run) for table in BATCH_TABLES}
+        return [
+            batch
+            for batch in self.plan.batches
+            if any(_part(table, letter, batch) not in landed[table] for table in BATCH_TABLES)
+        ]
+
+    def needs_latency(self) -> bool:
+        """Whether the latency pass has not been landed, or a part of it was lost since."""
+        landed = [self.store.landed(table, self.plan.run) for table in ("operations", "quality")]
+        sampled = bool(self.plan.latency_sample)
+        return "latency" not in landed[0] or (sampled and "latency" not in landed[1])
 
     def warm_up(self, letter: str) -> None:
         """One call apart from every figure, so that lazy allocations are not counted."""
@@ -143,16 +155,20 @@ class Session:
         answered = self._answer(letter, batch, attempt, last=last)
         held = self._gate(letter, batch, answered)
         self._remember(letter, answered, held)
-        run, part = self.plan.run, f"{letter}-{batch.id}"
         outcomes, words, refused = self._outcomes(letter, batch, answered.answers, held)
-        self.store.land("quarantine", refused, run=run, part=part)
-        self.store.land("words", words, run=run, part=part)
+        operations: list[dict[str, object]] = []
         if answered.usage is not None:
             planned = [self.clip(clip.id) for clip in answered.clips]
-            row = self._operation(letter, "throughput", batch.id, planned, answered.usage)
-            self.store.land("operations", [row], run=run, part=f"{part}-throughput")
-        self.store.land("outcomes", outcomes, run=run, part=part)
+            operations = [self._operation(letter, "throughput", batch.id, planned, answered.usage)]
+        # Every part is landed, an empty one too: what an earlier try left is replaced, and a lost part is noticed.
+        self._land("quarantine", refused, letter, batch)
+        self._land("words", words, letter, batch)
+        self._land("operations", operations, letter, batch)
+        self._land("outcomes", outcomes, letter, batch)
         return sum(row["status"] != "ok" for row in outcomes)
+
+    def _land(self, table: str, rows: Sequence[Mapping[str, object]], letter: str, batch: Batch) -> None:
+        self.store.land(table, rows, run=self.plan.run, part=_part(table, letter, batch))
 
     def measure_latency(self) -> None:
         """The latency pass: batch 1, arms interleaved A-B-B-A, on the seeded sample, judged before it counts.
@@ -183,6 +199,7 @@ class Session:
         try:
             _, usage = self.arms[letter].worker.process([self._decode(clip_id)], Options())
         except GrymError as error:
+            _no_fault_of_the_model(error)
             self._attempt(letter, call, 1, error, "give up")
         return self._operation(letter, kind, call, [self.clip(clip_id)], usage)
 
@@ -231,6 +248,7 @@ class Session:
         try:
             answers, usage = worker.process(clips, options)
         except GrymError as error:
+            _no_fault_of_the_model(error)
             again = error.retryable and not last
             self._attempt(letter, batch.id, attempt, error, "retry" if again else "split")
             if again:
@@ -256,6 +274,7 @@ class Session:
                 answers += answer
                 in_a_row = 0
             except GrymError as error:
+                _no_fault_of_the_model(error)
                 in_a_row += 1
                 self._attempt(letter, clip.id[:16], attempt, error, "give up")
                 answers.append(self._no_answer(letter, clip.id, error))
@@ -281,6 +300,7 @@ class Session:
         """
         good = [answer for answer in answered.answers if answer.error is None]
         if not good:
+            self._land("quality", [], letter, batch)
             return {}
         subject = f"{letter}-{batch.id}"
         seconds = [self.clip(answer.clip_id).seconds for answer in good]
@@ -298,7 +318,7 @@ class Session:
             for position, broken in judgement.held_rows.items():
                 held.setdefault(ids[position], broken)
         rows = [row for judgement in judgements for row in judgement.rows(self.plan.run.id)]
-        self.store.land("quality", rows, run=self.plan.run, part=subject)
+        self._land("quality", rows, letter, batch)
         for judgement in judgements:
             judgement.require()
         return held
@@ -447,6 +467,17 @@ class Session:
             "card": json.dumps({"tasks": card.tasks, "languages": card.languages, **dict(card.details)}),
             "load_seconds": arm.worker.load_seconds,
         }
+
+
+def _no_fault_of_the_model(error: GrymError) -> None:
+    """Raise on what would otherwise be counted as a failure of the model: a disk on which no worker can start."""
+    if error.code == "disk-full":
+        raise error
+
+
+def _part(table: str, letter: str, batch: Batch) -> str:
+    """Name of the part that a batch lands in a table."""
+    return f"{letter}-{batch.id}-throughput" if table == "operations" else f"{letter}-{batch.id}"
 
 
 def _segments(answer: Answer) -> str:

@@ -30,8 +30,8 @@ grym-synth runs offline and gives meaningful results on a laptop; it knows the t
 
 {data}
 * Augmentation: single digits joined to strings, speed, formants moved without pitch, level of each digit, equalizer,
-  telephone band, low pass, reverberation, pink and white noise, babble, clipping, codecs (GSM 06.10, A-law, ADPCM, Opus,
-  MP3), mu-law quantisation, SpecAugment.
+  telephone band, low pass, reverberation, pink and white noise, babble, clipping, codecs (GSM 06.10, A-law, ADPCM,
+  Opus, MP3), mu-law quantisation, SpecAugment.
 
 ## Training
 
@@ -42,8 +42,8 @@ voices alone; the last one adds people, and is short.
 
 ## Decoding
 
-`lexicon.json` lists the ten words: where the most probable letters spell something else ("sevn"), the answer is the most
-probable path through listed words. `lexicon = "off"` in the model's options gives the letters as they are.
+`lexicon.json` lists the ten words: where the most probable letters spell something else ("sevn"), the answer is the
+most probable path through listed words. `lexicon = "off"` in the model's options gives the letters as they are.
 
 ```json
 {recipe}

@@ -1,0 +1,169 @@
+"""From transcript files to a scoreboard.
+
+Knows nothing about terminals. The one place that joins reading, wording rules,
+scoring and testing, so that a notebook can do what ``python -m flows score`` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from grym.compare.alternations import Text, parse, plain
+from grym.compare.normalize import Normalizer, get_normalizer
+from grym.compare.systems import Dataset, Options, Pair, System, compare_systems, score_system
+from grym.compare.transcripts import Transcripts, read_transcripts
+from grym.errors import ConfigError, ManifestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+_SHOWN: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What makes two texts the same.
+
+    Attributes:
+        normalizer: name of a normaliser; ``none`` splits at whitespace.
+        ignore_case: whether case does not count, in texts, ids and speakers.
+        speaker: how speakers are known, see :func:`grym.compare.transcripts.read_transcripts`.
+        by: columns of the references that become slices.
+    """
+
+    normalizer: str = "none"
+    ignore_case: bool = False
+    speaker: str = "auto"
+    by: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scoreboard:
+    """Everything about some systems on one set of references."""
+
+    references: str
+    data: Dataset
+    systems: tuple[System, ...]
+    pairs: tuple[Pair, ...]
+    rules: Rules
+    options: Options
+    normalizer: Normalizer
+    notes: tuple[str, ...]
+
+
+def score_files(
+    references: Path, systems: Mapping[str, Path], rules: Rules | None = None, options: Options | None = None
+) -> Scoreboard:
+    """Score and compare systems whose answers are files.
+
+    Alternations are read in references of any format, and in answers only in NIST ``trn``; a broken one
+    is an error in a reference and plain characters in an answer.
+
+    Args:
+        references: what was said.
+        systems: for each name the file of its answers.
+        rules: what makes two texts the same.
+        options: how pairs are tested.
+
+    Raises:
+        ManifestError: a file, or a line of it, cannot be used.
+        ConfigError: an option is wrong, or no answer belongs to any reference.
+    """
+    rules, options = rules or Rules(), options or Options()
+    normalizer = get_normalizer(rules.normalizer)
+    comparable = _rule(normalizer, ignore_case=rules.ignore_case)
+    said = read_transcripts(references, speaker=rules.speaker, ignore_case=rules.ignore_case)
+    data = _dataset(said, rules, comparable)
+    found = []
+    for name, path in systems.items():
+        answers = read_transcripts(path, answers=True, speaker="none", ignore_case=rules.ignore_case)
+        texts = {identity: _answer(item.text, answers, comparable) for identity, item in answers.utterances.items()}
+        found.append(score_system(name, data, texts, options.confidence))
+    pairs = compare_systems(data, found, options)
+    notes = (*_speaker_notes(data, said), *(note for system in found for note in _id_notes(system)))
+    return Scoreboard(said.name, data, tuple(found), tuple(pairs), rules, options, normalizer, notes)
+
+
+def _rule(normalizer: Normalizer, *, ignore_case: bool) -> Callable[[str], str]:
+    def comparable(text: str) -> str:
+        done = normalizer(text) if normalizer.name != "none" else text
+        return done.lower() if ignore_case else done
+
+    return comparable
+
+
+def _dataset(said: Transcripts, rules: Rules, comparable: Callable[[str], str]) -> Dataset:
+    if not said.utterances:
+        msg = f"{said.name} holds no utterance."
+        raise ManifestError(msg, code="no-utterances", hint="Write one line for each utterance.")
+    references = []
+    for identity, item in said.utterances.items():
+        try:
+            references.append(parse(item.text, comparable))
+        except ManifestError as error:
+            msg = f"The reference {identity!r} in {said.name} cannot be read. {error.message}"
+            raise ManifestError(msg, code=error.code, hint=error.hint) from error
+    return Dataset(
+        ids=tuple(said.utterances),
+        references=references,
+        speakers=[item.speaker for item in said.utterances.values()],
+        slices={column: _slice(said, column) for column in rules.by},
+    )
+
+
+def _slice(said: Transcripts, column: str) -> list[str]:
+    values = [
+        item.speaker if column == "speaker" else item.columns.get(column, "") for item in said.utterances.values()
+    ]
+    if not any(values):
+        known = sorted({name for item in said.utterances.values() for name in item.columns} | {"speaker"})
+        msg = f"{said.name} has no values in a column {column!r}."
+        raise ConfigError(msg, code="unknown-slice", hint=f"It has {', '.join(known)}.")
+    return values
+
+
+def _answer(text: str, answers: Transcripts, comparable: Callable[[str], str]) -> Text:
+    if answers.format != "trn":
+        return plain(text, comparable)
+    try:
+        return parse(text, comparable)
+    except ManifestError:
+        return plain(text, comparable)
+
+
+def _speaker_notes(data: Dataset, said: Transcripts) -> Iterator[str]:
+    without = sum(not speaker for speaker in data.speakers)
+    if 0 < without < len(data.ids):
+        yield f"{without} of {len(data.ids)} utterances of {said.name} have no speaker, so none is used."
+    if data.cluster == "utterance":
+        yield (
+            "No speakers are known: utterances are taken as independent, and if few people speak many of them the "
+            "intervals are too narrow."
+        )
+    elif len(set(data.speakers)) == 1:
+        yield (
+            f"All {len(data.ids)} utterances have the speaker {data.speakers[0]!r}; if that is no speaker, name the "
+            "speakers with --speaker."
+        )
+
+
+def _id_notes(system: System) -> Iterator[str]:
+    if system.missing:
+        yield (
+            f"{system.name} has no answer to {len(system.missing)} of {system.sentences} utterances, scored as "
+            f"deletions: {_some(system.missing)}."
+        )
+    if system.unknown:
+        case = {identity.lower() for identity in system.missing} & {identity.lower() for identity in system.unknown}
+        advice = " Some ids differ by case only: see --ignore-case." if case else ""
+        yield (
+            f"{system.name} has {len(system.unknown)} answers without a reference, not scored: "
+            f"{_some(system.unknown)}.{advice}"
+        )
+
+
+def _some(ids: Sequence[str]) -> str:
+    shown = ", ".join(ids[:_SHOWN])
+    return f"{shown} and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else shown
