@@ -27,22 +27,7 @@
 --   WHERE finished AND scored_clips >= 10
 --   ORDER BY wer_difference DESC
 --   LIMIT 20
-WITH named AS (
-    SELECT run_id, clip_id, unnest(map_entries(
-        json_transform(CASE WHEN json_valid(slices) THEN slices ELSE '{}' END, '"MAP(VARCHAR, VARCHAR)"')
-    )) AS entry
-    FROM ab_clips
-),
-sliced AS (
-    SELECT run_id, clip_id, entry."key" AS slice, entry."value" AS "value"
-    FROM named
-    WHERE entry."key" <> 'speaker' AND entry."value" <> ''
-    UNION ALL
-    SELECT run_id, clip_id, 'speaker' AS slice, speaker AS "value"
-    FROM ab_clips
-    WHERE speaker <> ''
-),
-counted AS (
+WITH counted AS (
     SELECT
         c.run_id,
         bool_or(c.finished) AS finished,
@@ -63,7 +48,7 @@ counted AS (
         quantile_cont(c.latency_ms_b, 0.5) FILTER (WHERE c.latency_ms_difference IS NOT NULL) AS latency_p50_ms_b,
         max(c.peak_rss_mb_a) AS peak_rss_mb_a,
         max(c.peak_rss_mb_b) AS peak_rss_mb_b
-    FROM sliced s
+    FROM clip_slices s
     INNER JOIN ab_clips c ON c.run_id = s.run_id AND c.clip_id = s.clip_id
     GROUP BY c.run_id, s.slice, s."value"
 )

@@ -39,18 +39,7 @@
 --   WHERE scored AND errors_difference > 0
 --   ORDER BY errors_difference DESC, key
 --   LIMIT 20
-WITH compared AS (
-    SELECT
-        run_id,
-        bool_or(state = 'finished') AS finished,
-        max(dataset) AS dataset,
-        max(arm_a) AS model_a,
-        max(arm_b) AS model_b
-    FROM runs
-    WHERE flow = 'compare'
-    GROUP BY run_id
-),
-latency AS (
+WITH latency AS (
     SELECT run_id, arm, clip_id, 1000 * median(wall_seconds) AS ms
     FROM operations
     WHERE "pass" = 'latency' AND status = 'ok' AND wall_seconds IS NOT NULL
@@ -114,7 +103,7 @@ SELECT
     b.peak_rss_mb AS peak_rss_mb_b,
     b.peak_rss_mb - a.peak_rss_mb AS peak_rss_mb_difference,
     100 * (b.peak_rss_mb - a.peak_rss_mb) / nullif(a.peak_rss_mb, 0) AS peak_rss_mb_percent_change
-FROM compared r
+FROM ab_runs r
 INNER JOIN clips c ON c.run_id = r.run_id
 LEFT JOIN answers a ON a.run_id = r.run_id AND a.clip_id = c.clip_id AND a.arm = 'a'
 LEFT JOIN answers b ON b.run_id = r.run_id AND b.clip_id = c.clip_id AND b.arm = 'b'

@@ -29,7 +29,7 @@
 --   latency_p95_ms_difference            b - a in ms
 --   latency_p95_ms_percent_change        100 * (b - a) / a in percent
 --   rtfx_a, rtfx_b                       seconds of audio per second of the throughput pass
---   rtfx_difference                      b - a
+--   rtfx_difference                      b - a in seconds of audio per second
 --   rtfx_percent_change                  100 * (b - a) / a in percent
 --   peak_rss_mb_a, peak_rss_mb_b         highest resident memory of the worker in MB
 --   peak_rss_mb_difference               b - a in MB
@@ -43,21 +43,7 @@
 --   FROM ab_summary
 --   WHERE finished
 --   ORDER BY started_at DESC
-WITH compared AS (
-    SELECT
-        run_id,
-        max(run_key) AS run_key,
-        bool_or(state = 'finished') AS finished,
-        min("at") FILTER (WHERE state = 'started') AS started_at,
-        max("at") FILTER (WHERE state = 'finished') AS finished_at,
-        max(dataset) AS dataset,
-        max(arm_a) AS model_a,
-        max(arm_b) AS model_b
-    FROM runs
-    WHERE flow = 'compare'
-    GROUP BY run_id
-),
-counted AS (
+WITH counted AS (
     SELECT
         run_id,
         count(*) AS clips,
@@ -151,7 +137,7 @@ SELECT
     t.p_value AS wer_p_value,
     t.verdict,
     t.sentence
-FROM compared r
+FROM ab_runs r
 LEFT JOIN counted c ON c.run_id = r.run_id
 LEFT JOIN speed a ON a.run_id = r.run_id AND a.arm = 'a'
 LEFT JOIN speed b ON b.run_id = r.run_id AND b.arm = 'b'

@@ -1,7 +1,7 @@
-"""The tables of :mod:`grym.schema` and the SQL views, said in other languages: Arrow, DuckDB, Markdown.
+"""The tables of :mod:`grym.schema`, the SQL views and the questions, said in other languages: Arrow, DuckDB, Markdown.
 
 Knows nothing about where rows or files lie; what a column means and its unit
-stand in the schema, or in the view's first comment, and nowhere else. Renew
+stand in the schema, or in the query's first comment, and nowhere else. Renew
 the analysts' page::
 
     PYTHONPATH=src python -m grym.describe reports/sql docs/analysts.md
@@ -53,6 +53,27 @@ class View:
     sql: str
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question that analysts ask, and the SQL that answers it.
+
+    Attributes:
+        name: short name, which is the file's name.
+        text: the question as a sentence.
+        grain: what a row of the answer is.
+        columns: ``(name, meaning with unit)``, in the order of the query.
+        variables: ``(name, meaning)`` of what ``SET VARIABLE`` changes; each is optional.
+        sql: the SELECT, which runs as it stands.
+    """
+
+    name: str
+    text: str
+    grain: str
+    columns: tuple[tuple[str, str], ...]
+    variables: tuple[tuple[str, str], ...]
+    sql: str
+
+
 def arrow_schema(table: Table) -> Any:
     """The Arrow schema of a table's parts (``pyarrow.Schema``)."""
     return pa.schema([pa.field(column.name, _ARROW[column.type]) for column in table.columns])
@@ -96,28 +117,62 @@ def read_views(folder: Path) -> tuple[View, ...]:
     Raises:
         ConfigError: the folder is missing, or a file's first comment lacks grain, columns or example.
     """
+    return tuple(_view(path) for path in _queries(folder))
+
+
+def read_questions(folder: Path) -> tuple[Question, ...]:
+    """Every question of a folder of ``.sql`` files, by name.
+
+    Raises:
+        ConfigError: the folder is missing, or a file's first comment lacks question, grain or columns.
+    """
+    return tuple(_question(path) for path in _queries(folder))
+
+
+def _queries(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        msg = f"There is no folder {folder.name!r} with SQL views."
+        msg = f"There is no folder {folder.name!r} with SQL queries."
         raise ConfigError(msg, code="no-views", hint="Pass the folder reports/sql of the checkout.")
-    return tuple(_view(path) for path in sorted(folder.glob("*.sql")))
+    return sorted(folder.glob("*.sql"))
 
 
 def _view(path: Path) -> View:
+    said, sql = _described(path, "Grain", "Columns", "Example")
+    example = "\n".join(line.removeprefix("   ") for line in said["Example"].strip("\n").splitlines())
+    return View(path.stem, _line(said["Grain"]), _meanings(said["Columns"]), example, sql)
+
+
+def _question(path: Path) -> Question:
+    said, sql = _described(path, "Question", "Grain", "Columns")
+    text, grain = _line(said["Question"]), _line(said["Grain"])
+    return Question(path.stem, text, grain, _meanings(said["Columns"]), _meanings(said.get("Variables", "")), sql)
+
+
+def _described(path: Path, *needed: str) -> tuple[dict[str, str], str]:
+    """The sections of a file's first comment, by name, and the one SELECT that follows."""
     lines = path.read_text(encoding="utf-8").splitlines()
     size = next((i for i, line in enumerate(lines) if not line.startswith("--")), len(lines))
     comment = "\n".join(line[2:] for line in lines[:size])
-    found = re.fullmatch(r" Grain:(.*?)\n Columns:\n(.*?)\n Example:\n(.*)", comment, flags=re.DOTALL)
-    columns = re.findall(r"^ {3}(\w[\w, ]*?) {2,}(.+)$", found[2], flags=re.MULTILINE) if found else []
+    parts = re.split(r"^ ([A-Z][a-z]+):", comment, flags=re.MULTILINE)
+    said = dict(zip(parts[1::2], parts[2::2], strict=True))
     sql = "\n".join(lines[size:]).strip().rstrip(";")
-    if not found or not columns or not sql:
-        msg = f"{path.name} has no first comment with Grain, Columns and Example followed by one SELECT."
+    if not sql or not all(said.get(name, "").strip() for name in needed) or not _meanings(said["Columns"]):
+        msg = f"{path.name} has no first comment with {', '.join(needed[:-1])} and {needed[-1]} followed by one SELECT."
         raise ConfigError(msg, code="bad-view", hint="Write it as reports/sql/README.md shows.")
-    meanings = tuple((name, text.strip()) for names, text in columns for name in names.split(", "))
-    example = "\n".join(line.removeprefix("   ") for line in found[3].splitlines())
-    return View(path.stem, " ".join(found[1].split()), meanings, example, sql)
+    return said, sql
 
 
-def page(text: str, views: Sequence[View]) -> str:
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _meanings(text: str) -> tuple[tuple[str, str], ...]:
+    """Lines of ``name, name  meaning`` as one pair for each name."""
+    lines = re.findall(r"^ {3}(\w[\w, ]*?) {2,}(.+)$", text, flags=re.MULTILINE)
+    return tuple((name, meaning.strip()) for names, meaning in lines for name in names.split(", "))
+
+
+def page(text: str, views: Sequence[View], questions: Sequence[Question]) -> str:
     """The analysts' page with its generated half renewed; what stands above the mark is kept.
 
     Raises:
@@ -127,8 +182,17 @@ def page(text: str, views: Sequence[View]) -> str:
     if not mark:
         msg = "The page lacks the line that separates prose from what is generated."
         raise ConfigError(msg, code="no-mark", hint=f"Add the line: {_BEGIN}")
-    parts = [head + mark, "## Views", *(_view_section(v) for v in views), "## Tables"]
+    listed = "\n".join(f"* [{question.text}](#{question.name})" for question in questions)
+    parts = [head + mark, "## Questions", listed, *(_question_section(q) for q in questions)]
+    parts += ["## Views", *(_view_section(v) for v in views), "## Tables"]
     return "\n\n".join([*parts, *(_table_section(t) for t in TABLES.values())]) + "\n"
+
+
+def _question_section(question: Question) -> str:
+    rows = _markdown(("column", "meaning"), question.columns)
+    variables = "".join(f"* variable `{name}`: {text}\n" for name, text in question.variables)
+    facts = f"**{question.text}**\n\nGrain: {question.grain}\n\n{rows}\n\n" + (f"{variables}\n" if variables else "")
+    return f"### {question.name}\n\n{facts}```sql\n{question.sql}\n```"
 
 
 def _view_section(view: View) -> str:
@@ -152,9 +216,10 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Renew a page: ``python -m grym.describe FOLDER_OF_VIEWS PAGE``."""
+    """Renew a page: ``python -m grym.describe FOLDER_OF_VIEWS PAGE``; questions lie in its folder ``questions``."""
     folder, target = map(Path, arguments)
-    target.write_text(page(target.read_text(encoding="utf-8"), read_views(folder)), encoding="utf-8")
+    text = page(target.read_text(encoding="utf-8"), read_views(folder), read_questions(folder / "questions"))
+    target.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ TABLES: Final[dict[str, Table]] = {
             rung text settings in force, for example "int8/cpu"
             licence text licence of the weights
             card text the whole capability card as JSON
-            load_seconds float time to start the worker and load the weights
+            load_seconds float time to start the worker and load the weights, in seconds
             """,
         ),
         _table(
@@ -131,7 +131,7 @@ TABLES: Final[dict[str, Table]] = {
             tokens int tokens emitted
             segments text word segments as JSON: start and end in seconds, text, confidence
             rung text settings in force
-            compute_seconds float compute time attributed to the clip in the throughput pass
+            compute_seconds float compute time attributed to the clip in the throughput pass, in seconds
             error_category text category of the failure, empty if ok
             error_code text short reason of the failure
             error_message text the failure as a sentence
@@ -169,10 +169,10 @@ TABLES: Final[dict[str, Table]] = {
             call text planned batch, or clip and repeat in the latency pass
             clip_id text the clip in the latency pass, else empty
             clips int clips in the call
-            audio_seconds float audio in the call
-            wall_seconds float time from the call to the answer, seen by the caller
-            compute_seconds float time inside the model
-            cpu_seconds float processor time of the worker during the call
+            audio_seconds float audio in the call, in seconds
+            wall_seconds float time from the call to the answer, seen by the caller, in seconds
+            compute_seconds float time inside the model, in seconds
+            cpu_seconds float processor time of the worker during the call, in seconds
             peak_rss_mb float highest resident memory of the worker so far, in MB
             rung text settings in force
             status text "ok" or "failed"
@@ -220,13 +220,13 @@ TABLES: Final[dict[str, Table]] = {
             arm_b text registered name of the second model
             metric text wer, cer, latency_p50, latency_p95, rtfx, peak_rss_mb or failures
             unit text unit of a, b and difference
-            a float value of the first model
-            b float value of the second model
-            difference float b - a
-            percent_change float 100 * (b - a) / a, empty if a is 0
-            ci_low float lower end of the confidence interval of the difference
-            ci_high float upper end of the confidence interval of the difference
-            confidence float level of the interval, for example 0.95
+            a float value of the first model, in the metric's unit
+            b float value of the second model, in the metric's unit
+            difference float b - a, in the metric's unit
+            percent_change float 100 * (b - a) / a in percent, empty if a is 0
+            ci_low float lower end of the confidence interval of the difference, in the metric's unit
+            ci_high float upper end of the confidence interval of the difference, in the metric's unit
+            confidence float level of the interval as a fraction, for example 0.95
             p_value float two-sided p-value of the difference
             method text how interval and p-value were obtained
             clusters int independent units behind the interval
@@ -234,6 +234,52 @@ TABLES: Final[dict[str, Table]] = {
             margin float equivalence margin in the metric's unit
             verdict text "a better", "b better", "equivalent" or "cannot tell"
             sentence text the verdict in one sentence
+            """,
+        ),
+        _table(
+            "experiments",
+            "one version of one experiment that has run",
+            "experiment version",
+            """
+            experiment text name of the experiment
+            version int version of its configuration
+            digest text sha256 of the canonical configuration
+            config text the configuration as canonical JSON
+            at time when it was registered (UTC)
+            """,
+        ),
+        _table(
+            "exposures",
+            "one use of an arm for one unit",
+            "experiment version event_id",
+            """
+            experiment text name of the experiment
+            version int version of its configuration
+            digest text sha256 of the canonical configuration
+            unit text id of what was randomised: a user, a session, a request
+            arm text name of the arm
+            bucket float where the unit lies, in [0, 1]; empty if nothing was hashed
+            reason text assigned, sticky, override, forced or shadow; only the first two are randomised
+            at_ms int when, in milliseconds since 1970 (UTC)
+            event_id text id of the event; the same event reported twice is one row
+            """,
+        ),
+        _table(
+            "measurements",
+            "one value of one metric for one request of one unit",
+            "experiment version event_id",
+            """
+            experiment text name of the experiment
+            version int version of its configuration
+            unit text id of what was randomised
+            arm text name of the arm
+            metric text name of the metric
+            value float what was measured, in the metric's unit
+            weight float denominator of a ratio, in the metric's units of it; empty counts as 1
+            covariate float what was known before the exposure, in the metric's units of it
+            at_ms int when, in milliseconds since 1970 (UTC)
+            event_id text id of the event; the same event reported twice is one row
+            request_id text the request that was measured
             """,
         ),
     )

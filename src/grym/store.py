@@ -17,10 +17,11 @@ import re
 import shutil
 import tempfile
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -29,17 +30,23 @@ from filelock import FileLock, Timeout
 
 from grym.describe import View, arrow_schema, read_views
 from grym.errors import StorageError
-from grym.parts import UNREADABLE, disk, load, reason, sync, to_arrow, write
+from grym.parts import COMPACTED, UNREADABLE, covered, disk, load, name_of, reason, sync, to_arrow, write
 from grym.schema import TABLES, Table
 from grym.warehouse import SkippedPart, build, open_warehouse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import duckdb
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,149}")
 _ORPHAN_SECONDS: Final = 24 * 3600.0  # no landing takes a day: an older temporary file is a killed one's
+
+# A run has finished when its comparisons are there, is compared when its outcomes are, and a batch has outcomes when
+# everything else about it is there.
+_LANDED_LAST: Final = ("runs", "comparisons", "outcomes")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +116,9 @@ class Store:
         return path
 
     def landed(self, table: str, run: RunRef) -> frozenset[str]:
-        """Names of the parts of a run that are there."""
-        return frozenset(path.stem.removeprefix("part-") for path in self._parts(_table(table), run))
+        """Names of the parts of a run that are there, alone or put together with others (:mod:`grym.maintain`)."""
+        found = self._each(_table(table), run, lambda path: {name_of(path), *covered(path)})
+        return frozenset(name for name in frozenset().union(*found) if not name.startswith(COMPACTED))
 
     def read(self, table: str, run: RunRef | None = None) -> pl.DataFrame:
         """The rows of a table, of one run or of all, one per key, in the order of the key.
@@ -122,14 +130,7 @@ class Store:
             StorageError: the table is unknown, or a part cannot be read.
         """
         schema = _table(table)
-        loaded = [arrow_schema(schema).empty_table()]
-        for path in self._parts(schema, run):
-            try:
-                loaded.append(load(path, schema))
-            except UNREADABLE as error:
-                msg = f"Part {path.relative_to(self.home).as_posix()} cannot be read: {reason(error)}."
-                hint = "Delete the file and run the same command again; it repeats that part only."
-                raise StorageError(msg, code="bad-part", hint=hint) from error
+        loaded = [arrow_schema(schema).empty_table(), *self._each(schema, run, lambda path: load(path, schema))]
         frame = pl.DataFrame(pl.from_arrow(pa.concat_tables(loaded)))
         return frame.unique(list(schema.key), keep="last", maintain_order=True).sort(list(schema.key))
 
@@ -164,16 +165,35 @@ class Store:
             ConfigError: the folder of views cannot be used.
         """
         wanted = read_views(views) if views else ()
-        with disk("The warehouse"):
-            self.home.mkdir(parents=True, exist_ok=True)
-            try:
-                with FileLock(self.home / "warehouse.lock", timeout=wait_seconds):
-                    return self._publish(wanted)
-            except Timeout as error:
-                msg = f"Another publish has held the warehouse for more than {wait_seconds:g} s."
-                raise StorageError(
-                    msg, code="publish-busy", hint="Wait for it to end, then publish again.", retryable=True
-                ) from error
+        with disk("The warehouse"), self.publishing(wait_seconds):
+            return self._publish(wanted)
+
+    @contextmanager
+    def publishing(self, wait_seconds: float = 600.0) -> Iterator[None]:
+        """Hold what is landed as it is: nobody publishes, and nobody puts parts together.
+
+        Raises:
+            StorageError: another process does so for longer than ``wait_seconds``.
+        """
+        self.home.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.home / "warehouse.lock", timeout=wait_seconds)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            msg = f"Another publish has held the warehouse for more than {wait_seconds:g} s."
+            raise StorageError(
+                msg, code="publish-busy", hint="Wait for it to end, then publish again.", retryable=True
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def question_lock(self, run: str) -> FileLock:
+        """The lock that a process holds while it works on a question, from the run's key or id."""
+        folder = self.home / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{run[:12]}.lock")
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """A read-only connection to the warehouse as it is now; close it when done.
@@ -191,7 +211,8 @@ class Store:
         folder = Path(tempfile.mkdtemp(prefix=".publish-", dir=self.home))
         try:
             built = folder / self.warehouse.name
-            rows, skipped = build(built, self._parts, views)
+            listed = self._listed()
+            rows, skipped = build(built, lambda table: listed[table.name], views)
             built.chmod(0o444)  # so that nobody opens it for writing by mistake and locks everybody out
             sync(built)
             # A log that a killed writer left would be replayed into a file it does not belong to.
@@ -201,6 +222,18 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return PublishResult(self.warehouse, rows, skipped)
+
+    def _listed(self) -> dict[str, list[Path]]:
+        """Every table's parts, as if listed at one moment, though others land meanwhile.
+
+        What says that other rows are there lands after them, so it is listed before them. A run that starts during
+        the listing waits for the next publish.
+        """
+        ordered = sorted(TABLES, key=lambda name: _LANDED_LAST.index(name) if name in _LANDED_LAST else len(TABLES))
+        listed = {name: self._parts(TABLES[name]) for name in ordered}
+        later = {path.parent.name for path in self._parts(TABLES["runs"])}
+        started = later - {path.parent.name for path in listed["runs"]}
+        return {name: [p for p in paths if p.parent.name not in started] for name, paths in listed.items()}
 
     def check_unlocked(self) -> None:
         """Stop when somebody has the warehouse open for writing: a swap would lose what they write."""
@@ -220,6 +253,26 @@ class Store:
                     path.unlink()
             except FileNotFoundError:
                 continue  # it has just been renamed into place
+
+    def _each(self, table: Table, run: RunRef | None, reader: Callable[[Path], T]) -> list[T]:
+        """What a reader finds in each part; a part that vanishes was put together with others: they are listed anew."""
+        seen: list[Path] = []
+        while (paths := self._parts(table, run)) != seen or not paths:
+            with suppress(FileNotFoundError):
+                return [self._one(path, reader) for path in paths]
+            seen = paths
+        msg = f"Parts of table {table.name!r} vanish while they are read."
+        raise StorageError(msg, code="bad-part", hint="A file below landing is listed and not there; delete it.")
+
+    def _one(self, path: Path, reader: Callable[[Path], T]) -> T:
+        try:
+            return reader(path)
+        except FileNotFoundError:
+            raise
+        except UNREADABLE as error:
+            msg = f"Part {path.relative_to(self.home).as_posix()} cannot be read: {reason(error)}."
+            hint = "Delete the file and give the same command again: an unfinished run repeats that part."
+            raise StorageError(msg, code="bad-part", hint=hint) from error
 
     def _folder(self, table: Table, run: RunRef) -> Path:
         try:

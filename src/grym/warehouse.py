@@ -7,7 +7,6 @@ where the files lie, nor when to build (:mod:`grym.store` does).
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,11 +15,11 @@ import pyarrow as pa
 
 from grym.describe import View, arrow_schema, ddl, literal, quoted, view_ddl
 from grym.errors import GrymError, ResourceError, StorageError
-from grym.parts import FULL, UNREADABLE, load, reason
+from grym.parts import UNREADABLE, full, is_full, load, reason
 from grym.schema import TABLES, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
 STORAGE_VERSION: Final = "v1.2.0"  # the oldest DuckDB that opens the file; 2.0's own format shuts 1.x out
@@ -93,8 +92,7 @@ def _fill(
     connection: duckdb.DuckDBPyConnection, table: Table, paths: Sequence[Path], skipped: list[SkippedPart]
 ) -> int:
     """Make one table; append what could not be read to ``skipped``; return the number of rows."""
-    for statement in ddl(table):
-        connection.execute(statement)
+    _execute(connection, ddl(table))
     name, columns = quoted(table.name), ", ".join(quoted(c.name) for c in table.columns)
     connection.execute(f"CREATE TEMP TABLE staged AS SELECT *, 0::BIGINT AS _order FROM {name} LIMIT 0")  # noqa: S608
     for chunk in _chunks(table, paths, skipped):
@@ -133,18 +131,26 @@ def _add_views(connection: duckdb.DuckDBPyConnection, views: Sequence[View]) -> 
         failed: list[tuple[View, duckdb.Error]] = []
         for view in waiting:
             try:
-                create, *comments = view_ddl(view)
-                connection.execute(create)
+                _execute(connection, view_ddl(view))
             except duckdb.CatalogException as error:
                 failed.append((view, error))
-                continue
             except duckdb.Error as error:
                 raise _bad_view(view, error) from error
-            for comment in comments:
-                connection.execute(comment)
         if len(failed) == len(waiting):
             raise _bad_view(*failed[0]) from failed[0][1]
         waiting = [view for view, _ in failed]
+
+
+def _execute(connection: duckdb.DuckDBPyConnection, statements: Iterable[str]) -> None:
+    """Run statements as one transaction: each of their own would wait for the disk, and there are hundreds."""
+    connection.begin()
+    try:
+        for statement in statements:
+            connection.execute(statement)
+    except duckdb.Error:
+        connection.rollback()
+        raise
+    connection.commit()
 
 
 def _bad_view(view: View, error: duckdb.Error) -> StorageError:
@@ -153,7 +159,8 @@ def _bad_view(view: View, error: duckdb.Error) -> StorageError:
 
 
 def _unopened(error: duckdb.Error) -> StorageError:
-    if "lock" in str(error).lower() or isinstance(error, duckdb.ConnectionException):
+    # Not just "lock": a damaged file has a wrong checksum "in block 3".
+    if "lock on file" in str(error).lower() or isinstance(error, duckdb.ConnectionException):
         msg = "Another program has warehouse.duckdb open for writing."
         return StorageError(
             msg,
@@ -172,6 +179,6 @@ def _unbuilt(error: duckdb.Error) -> GrymError:
     hint = "The previous warehouse is unchanged; mend the cause and publish again."
     if isinstance(error, duckdb.OutOfMemoryException):
         return ResourceError(msg, code="no-memory", hint=hint)
-    if any(os.strerror(number) in str(error) for number in FULL):
-        return ResourceError(msg, code="disk-full", hint=hint)
+    if is_full(error):
+        return full(msg, hint)
     return StorageError(msg, code="publish-failed", hint=hint)

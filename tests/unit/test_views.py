@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from grym.compare.verdict import compare_run
-from grym.describe import main, page, read_views
+from grym.describe import main, page, read_questions, read_views
 from grym.errors import ConfigError
 from grym.schema import TABLES
 from grym.store import RunRef, Store
@@ -22,17 +22,44 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 VIEWS = ROOT / "reports" / "sql"
-NAMES = ("ab_by_slice", "ab_clips", "ab_summary")
+NAMES = (
+    "ab_by_slice", "ab_clips", "ab_runs", "ab_summary", "ab_trend", "asked_run", "clip_slices", "latency_quantiles",
+    "quarantine_by_reason", "word_confusions",
+)  # fmt: skip
 DONE, HALF, OTHER = (RunRef(f"{name}-1", "2026-11-20") for name in ("done", "half", "other"))
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 # key, speaker, slices, reference words and characters, errors (substitutions, deletions, insertions) of a and b
-CLIPS = (
+CLIPS: tuple[tuple[str, str, dict[str, str], int, tuple[int, int, int], tuple[int, int, int] | None], ...] = (
     ("one", "s1", {"noise": "street"}, 10, (1, 0, 0), (2, 0, 1)),
     ("two", "s1", {"noise": "none", "speaker": "shadow"}, 2, (0, 1, 1), (0, 0, 0)),
     ("three", "s2", {"noise": "street"}, 8, (0, 0, 0), (1, 0, 0)),
     ("four", "", {}, 5, (1, 1, 1), None),
     ("five", "s2", {"noise": ""}, 0, (0, 0, 2), (0, 0, 0)),
 )
+
+# clip, arm, position, operation, reference, hypothesis: "two" is said three times where both arms answered
+WORDS = (
+    ("one", "b", 0, "ok", "two", "two"), ("one", "b", 1, "sub", "two", "ten"), ("two", "b", 0, "sub", "two", "ten"),
+    ("two", "b", 1, "del", "six", ""), ("two", "b", 2, "ins", "", "oh"), ("one", "a", 0, "ok", "two", "two"),
+    ("four", "a", 0, "sub", "two", "ten"),
+)  # fmt: skip
+REFUSED = (
+    ("x1", "audio", "silent"),
+    ("x2", "audio", "silent"),
+    ("x3", "manifest", "no-text"),
+    ("four", "model:b", "deadline"),
+)
+
+
+def word(clip: str, arm: str, position: int, operation: str, reference: str, hypothesis: str) -> dict[str, object]:
+    """An aligned position."""
+    texts = {"reference": reference, "hypothesis": hypothesis}
+    return {"clip_id": f"id-{clip}", "arm": arm, "position": position, "operation": operation, **texts}
+
+
+def refused(key: str, stage: str, code: str) -> dict[str, object]:
+    """A row of quarantine."""
+    return {"key": key, "stage": stage, "category": "audio", "code": code, "hint": f"Mend {key}."}
 
 
 def outcome(arm: str, key: str, words: int, errors: tuple[int, int, int] | None) -> dict[str, object]:
@@ -66,13 +93,15 @@ def land_done(store: Store) -> None:
         store.land("outcomes", rows, run=DONE, part=f"{arm}-b0")
     calls = [call("a", "throughput", "b0", "", 2.0, 100.0), call("b", "throughput", "b0", "", 1.0, 80.0)]
     # Clip one: 100, 300 ms and 50, 70 ms; clip two: 400 and 160 ms; clip four in arm a only.
-    latencies = (("a", "one", 0.1), ("a", "one", 0.3), ("b", "one", 0.05), ("b", "one", 0.07))
-    latencies += (("a", "two", 0.4), ("b", "two", 0.16), ("a", "four", 9.0))
+    latencies = [("a", "one", 0.1), ("a", "one", 0.3), ("b", "one", 0.05), ("b", "one", 0.07)]
+    latencies += [("a", "two", 0.4), ("b", "two", 0.16), ("a", "four", 9.0)]
     calls += [call(arm, "latency", f"{k}-{i}", f"id-{k}", s, 120.0) for i, (arm, k, s) in enumerate(latencies)]
     calls += [call("a", "warmup", "warmup", "", 50.0, 90.0)]
     store.land("operations", calls, run=DONE, part="all")
     tested = {"metric": "wer", "ci_low": -0.1, "ci_high": 0.2, "p_value": 0.4, "verdict": "cannot tell"}
     store.land("comparisons", [{**tested, "sentence": "Too few."}], run=DONE, part="all")
+    store.land("words", [word(*fields) for fields in WORDS], run=DONE, part="all")
+    store.land("quarantine", [refused(*fields) for fields in REFUSED], run=DONE, part="all")
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +127,8 @@ def warehouse(home: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 
 def rows(warehouse: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
     """The result as dicts."""
-    return warehouse.sql(query).pl().to_dicts()
+    found: list[dict[str, Any]] = warehouse.sql(query).pl().to_dicts()
+    return found
 
 
 def test_summary_pools_counts_over_clips_both_arms_answered(warehouse: duckdb.DuckDBPyConnection) -> None:
@@ -180,13 +210,59 @@ def test_clips_show_both_answers_side_by_side(warehouse: duckdb.DuckDBPyConnecti
     assert (half["status_a"], half["scored"]) == (None, False)
 
 
-@pytest.mark.parametrize("view", NAMES)
-def test_views_work_on_an_empty_warehouse(tmp_path: Path, view: str) -> None:
-    """Before the first run every view is there, without rows."""
+def test_confusions_count_words_of_clips_both_arms_answered(warehouse: duckdb.DuckDBPyConnection) -> None:
+    """A share is of how often the word was said; an insertion has none; a clip that one arm failed does not count."""
+    found = {
+        (row["arm"], row["operation"], row["reference"], row["hypothesis"]): row
+        for row in rows(warehouse, "FROM word_confusions")
+    }
+    assert set(found) == {("b", "sub", "two", "ten"), ("b", "del", "six", ""), ("b", "ins", "", "oh")}
+    ten, six, oh = (found["b", *rest] for rest in (("sub", "two", "ten"), ("del", "six", ""), ("ins", "", "oh")))
+    assert (ten["times"], ten["clips"], ten["reference_times"], ten["share"]) == (2, 2, 3, pytest.approx(2 / 3))
+    assert (ten["model"], ten["dataset"], ten["finished"]) == ("small", "digits", True)
+    assert (six["reference_times"], six["share"]) == (1, 1.0)
+    assert (oh["times"], oh["reference_times"], oh["share"]) == (1, None, None)
+
+
+def test_latency_quantiles_are_those_of_the_summary(warehouse: duckdb.DuckDBPyConnection) -> None:
+    """Both views speak of the same clips in the same way."""
+    (summary,) = rows(warehouse, "FROM ab_summary WHERE latency_clips > 0")
+    found = {row["arm"]: row for row in rows(warehouse, "FROM latency_quantiles")}
+    assert set(found) == {"a", "b"}
+    for arm, row in found.items():
+        assert (row["p50_ms"], row["p95_ms"]) == (summary[f"latency_p50_ms_{arm}"], summary[f"latency_p95_ms_{arm}"])
+        assert (row["clips"], row["model"]) == (summary["latency_clips"], summary[f"model_{arm}"])
+    assert (found["a"]["p90_ms"], found["a"]["p99_ms"], found["a"]["max_ms"]) == pytest.approx((380, 398, 400))
+
+
+def test_quarantine_is_counted_by_reason_and_stage(warehouse: duckdb.DuckDBPyConnection) -> None:
+    """A refused clip is a share of what was offered at that stage; the day is the run's, in UTC."""
+    warehouse.execute("SET TimeZone = 'Pacific/Kiritimati'")  # where it is the next day already
+    found = {(row["stage"], row["code"]): row for row in rows(warehouse, "FROM quarantine_by_reason")}
+    silent, text, deadline = found["audio", "silent"], found["manifest", "no-text"], found["model:b", "deadline"]
+    assert len(found) == 3
+    assert (silent["refused"], silent["offered"], silent["share"]) == (2, 8, 0.25)
+    assert (text["refused"], text["offered"], text["hint"]) == (1, 8, "Mend x3.")
+    assert (deadline["refused"], deadline["offered"], deadline["example"]) == (1, 5, "four")
+    assert {row["day"].isoformat() for row in found.values()} == {"2026-11-20"}
+
+
+def test_the_asked_run_is_the_last_one_unless_a_variable_names_it(warehouse: duckdb.DuckDBPyConnection) -> None:
+    """Without a variable it is the last finished comparison; with one it is that run, finished or not, or none."""
+    assert rows(warehouse, "FROM asked_run") == [{"run_id": "done-1"}]
+    for name, expected in (("half-1", ["half-1"]), ("other-1", []), ("nonsense", [])):
+        warehouse.execute(f"SET VARIABLE run = '{name}'")
+        assert [row["run_id"] for row in rows(warehouse, "FROM asked_run")] == expected
+
+
+def test_views_and_questions_work_on_an_empty_warehouse(tmp_path: Path) -> None:
+    """Before the first run every view is there, and every question can be asked, without rows."""
     store = Store(tmp_path)
     store.publish(VIEWS)
     with store.connect() as warehouse:
-        assert rows(warehouse, f"FROM {view}") == []
+        assert [name for name in NAMES if rows(warehouse, f"FROM {name}")] == []
+        for question in read_questions(VIEWS / "questions"):
+            assert rows(warehouse, question.sql) == [], question.name
 
 
 def test_every_view_describes_every_column_and_its_example_runs(warehouse: duckdb.DuckDBPyConnection) -> None:
@@ -200,14 +276,12 @@ def test_every_view_describes_every_column_and_its_example_runs(warehouse: duckd
             assert rows(warehouse, view.example)
         else:
             assert rows(warehouse, view.example.replace("10", "1"))
-    comments = warehouse.sql("SELECT count(*) FROM duckdb_columns() WHERE table_name LIKE 'ab_%' AND comment IS NULL")
-    assert comments.fetchall() == [(0,)]
 
 
 def test_the_analysts_page_is_up_to_date() -> None:
     """The page names every table and view as they are; renew it with python -m grym.describe."""
     text = (ROOT / "docs" / "analysts.md").read_text(encoding="utf-8")
-    assert page(text, read_views(VIEWS)) == text
+    assert page(text, read_views(VIEWS), read_questions(VIEWS / "questions")) == text
     assert all(f"### {name}\n" in text for name in (*TABLES, *NAMES))
 
 
@@ -222,4 +296,4 @@ def test_a_page_is_renewed_below_its_mark_only(tmp_path: Path) -> None:
     assert text.startswith("# Mine\n")
     assert "old" not in text.splitlines()
     with pytest.raises(ConfigError, match="lacks the line"):
-        page("# Mine", [])
+        page("# Mine", [], [])

@@ -1,0 +1,30 @@
+-- Question: What did every comparison say, newest first?
+-- Grain: one finished run of the compare flow.
+-- Columns:
+--   finished_at                          when the run ended (UTC)
+--   run_id                               run
+--   dataset                              name of the dataset
+--   model_a, model_b                     registered name of the model of the arm
+--   clips                                clips both arms answered
+--   reference_words                      words of their references
+--   wer_a, wer_b                         WER as a fraction
+--   wer_difference                       wer_b - wer_a, a fraction
+--   wer_ci_low, wer_ci_high              confidence interval of wer_difference, fractions
+--   verdict                              "a better", "b better", "equivalent" or "cannot tell"
+SELECT
+    finished_at,
+    run_id,
+    dataset,
+    model_a,
+    model_b,
+    scored_clips AS clips,
+    reference_words,
+    wer_a,
+    wer_b,
+    wer_difference,
+    wer_ci_low,
+    wer_ci_high,
+    verdict
+FROM ab_summary
+WHERE finished
+ORDER BY finished_at DESC, run_id
