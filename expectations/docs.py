@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from grym.errors import StorageError
+from grym.parts import full, is_full
 from grym.quality import Judgement, RuleResult
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def build_data_docs_from(rows: Iterable[Mapping[str, Any]], folder: Path) -> Pat
         draft.replace(page)
     except OSError as error:
         msg = f"The quality page cannot be written: {error.strerror}."
+        if is_full(error):
+            raise full(msg) from error
         raise StorageError(msg, code="data-docs", hint="Check that the reports folder is writable.") from error
     return page
 

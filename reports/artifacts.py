@@ -7,10 +7,20 @@ so that a name cannot break out of its cell.
 from __future__ import annotations
 
 import html
+from typing import TYPE_CHECKING, Final
 
-from reports.formats import MISSING, count
-from reports.frames import RunData, facts
-from reports.metrics import metric_rows, verdict
+import polars as pl
+
+from reports.formats import MISSING, count, moment, number, typeset
+from reports.frames import ARMS, RunData, facts, failures, quarantine_counts
+from reports.metrics import metric_rows, per_cent, verdict
+from reports.slices import slices
+from reports.trend import trend
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NAMED: Final = 5
 
 
 def _cell(text: str) -> str:
@@ -20,47 +30,77 @@ def _cell(text: str) -> str:
 
 
 def summary_table(data: RunData) -> list[dict[str, str]]:
-    """One dict per metric, all with the same keys: the metric, both arms, difference, interval, change, verdict."""
+    """One dict per metric, all with the same keys: metric, both arms, difference with interval, verdict, change.
+
+    The viewer cuts wide tables on the right, so what is said comes before what can be worked out.
+    """
     a, b = facts(data).labels
     return [
         {
             "Metric": row.title,
             a: row.a,
             b: row.b,
-            "Difference": row.difference,
-            "Interval": row.interval,
-            "Change (%)": row.change,
+            "Difference": row.difference if row.interval == MISSING else f"{row.difference} ({row.interval})",
             "Verdict": row.verdict.text or MISSING,
+            "Change (%)": row.change,
         }
         for row in metric_rows(data)
     ]
 
 
-def summary_markdown(data: RunData, *, report: str) -> str:
-    """The verdict, the table of both arms and where the full report lies.
+def summary_markdown(data: RunData, *, report: str, history: pl.DataFrame | None = None) -> str:
+    """The verdict, the table of both arms, what needs attention, and where the full report lies.
 
     Args:
         data: the run's rows.
         report: path or address of the HTML report.
+        history: comparisons of all runs, of :func:`reports.trend.history`, for the run before.
     """
-    known, wer = facts(data), data.comparison("wer")
+    wer = data.comparison("wer")
     sentence = wer["sentence"] or "This run has no verdict: nothing could be compared."
-    lines = [f"## {_cell(verdict(wer).text)}", "", _cell(sentence), ""]
+    lines = [f"## {_cell(verdict(wer).text)}", "", _cell(typeset(sentence)), ""]
     rows = summary_table(data)
     if rows:
         names = list(rows[0])
         lines += [
             f"| {' | '.join(_cell(name) for name in names)} |",
-            f"|{'|'.join([':--', *['--:'] * (len(names) - 2), ':--'])}|",
+            f"|{'|'.join(':--' if name in {'Metric', 'Verdict'} else '--:' for name in names)}|",
             *(f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in rows),
             "",
         ]
-    excluded = data.table("quarantine").height
-    notes = [f"Dataset {known.dataset}, {count(wer['clips'] or 0, 'clip')} that both answered."]
-    if excluded:
-        notes.append(f"{count(excluded, 'row')} in quarantine.")
-    lines += [_cell(" ".join(notes)), "", f"Full report: {_code(report)}. Run {_code(data.run_id)}."]
-    return "\n".join(lines) + "\n"
+    lines += [f"- {_cell(note)}" for note in _notes(data, history)]
+    return "\n".join([*lines, "", f"Full report: {_code(report)}. Run {_code(data.run_id)}."]) + "\n"
+
+
+def _notes(data: RunData, past: pl.DataFrame | None) -> Iterator[str]:
+    """What a reader of the summary should know besides the figures, a sentence each."""
+    known, clips = facts(data), data.comparison("wer")["clips"] or 0
+    yield f"Dataset {known.dataset or MISSING}: {count(clips, 'clip')} that both answered."
+    rows = slices(data)
+    tested, standing = rows["p_value"].count(), rows.filter("stands_out").sort("adjusted", "slice", "value")
+    if tested:
+        named = [
+            f"{row['slice']} {row['value']} ({number(per_cent(row['difference']), 2, signed=True)} points)"
+            for row in standing.head(_NAMED).to_dicts()
+        ]
+        more = f" and {standing.height - _NAMED} more" if standing.height > _NAMED else ""
+        yield f"Slices that stand out of {count(tested, 'tested value')}: {', '.join(named) + more or 'none'}."
+    for row in failures(data).head(_NAMED).to_dicts():
+        arm = known.labels[ARMS.index(row["arm"])] if row["arm"] in ARMS else row["arm"]
+        yield f"{arm}: {count(row['clips'], 'clip')} without an answer ({row['error_code'] or row['status']})."
+    reasons = quarantine_counts(data)
+    if reasons.height:
+        found = ", ".join(f"{row['rows']} {row['code']}" for row in reasons.head(_NAMED).to_dicts())
+        rest = f" and {count(reasons.height - _NAMED, 'other reason')}" if reasons.height > _NAMED else ""
+        yield f"{count(int(reasons['rows'].sum()), 'row')} in quarantine: {found}{rest}."
+    broken = data.table("quality").filter(pl.col("status") != "pass").height
+    if broken:
+        yield f"{count(broken, 'evaluation')} of quality rules did not pass."
+    earlier = trend(past, data) if past is not None else None
+    if earlier is not None and earlier["run_id"].to_list()[-1:] == [data.run_id] and earlier.height > 1:
+        before, now = earlier.to_dicts()[-2:]
+        was = number(per_cent(before["difference"]), 2, signed=True)
+        yield f"The run before ({moment(before['at'])}): {was} points; new since then: {now['changed'] or 'nothing'}."
 
 
 def _code(text: str) -> str:

@@ -1,23 +1,28 @@
-"""The worst clips of a run: both arms aligned to one reference, with sound and waveform if there is any.
+"""The clips of a run that a reader should hear: where the arms differ most, and the hardest for both.
 
-Knows nothing about pages. Words are the normalised ones that were scored.
+Knows nothing about pages. Sound is embedded until the limit of the page is
+reached; a clip without it says why. Words are the normalised ones that were scored.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
-from reports.frames import ARMS, RunData
+from reports.alignment import Position, align, condense, describe
+from reports.formats import shortened
+from reports.frames import ARMS, EDITS, RunData
 
 AudioSource = Callable[[str], bytes | None]
+
+AUDIO_LIMIT: Final = 3_000_000
+"""Bytes that all sounds of a page together may take, as they stand in it (base64)."""
 
 _MAGIC: Final[tuple[tuple[bytes, str], ...]] = (
     (b"OggS", "audio/ogg"),
@@ -26,24 +31,10 @@ _MAGIC: Final[tuple[tuple[bytes, str], ...]] = (
     (b"ID3", "audio/mpeg"),
     (b"\xff\xfb", "audio/mpeg"),
 )
-_WAVE_COLUMNS: Final = 180
+_WAVE_COLUMNS: Final = 240
 _WAVE_HALF_HEIGHT: Final = 18.0
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """What one arm made of one position: ``ok``, ``sub``, ``del``, ``ins``, or ``gap`` where only the other added."""
-
-    operation: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """One column of an alignment: the word of the reference (empty for an added one) and a cell per arm."""
-
-    reference: str
-    cells: tuple[Cell, ...]
+_TEXT: Final = 1_000
+_NO_ROOM: Final = "it would not fit into the room that a page has for sound"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,74 +60,18 @@ class Sound:
 
 @dataclass(frozen=True, slots=True)
 class ClipView:
-    """One clip as the report shows it."""
+    """One clip as a page shows it: ``apart`` is how the arms' errors differ, ``silence`` why it has no sound."""
 
     clip_id: str
     key: str
     speaker: str
     seconds: float | None
     reference: str
+    apart: int
     answers: tuple[ArmAnswer, ...]
     positions: tuple[Position, ...] = field(default=())
     sound: Sound | None = None
-
-
-def _slots(words: Iterable[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[list[str]]]:
-    """Words of the reference in order, and what was added before each and after the last."""
-    kept: list[Mapping[str, Any]] = []
-    added: list[list[str]] = [[]]
-    for word in words:
-        if word["operation"] == "ins":
-            added[-1].append(word["hypothesis"] or "")
-        else:
-            kept.append(word)
-            added.append([])
-    return kept, added
-
-
-def align(arms: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[Position, ...]:
-    """Join the alignments of several arms to the same reference into columns.
-
-    Args:
-        arms: for each arm the rows of its alignment (``operation, reference, hypothesis``), in order of position.
-    """
-    split = [_slots(words) for words in arms]
-    found: list[Position] = []
-    slots = max((len(added) for _, added in split), default=0)
-    for slot in range(slots):
-        extra = [added[slot] if slot < len(added) else [] for _, added in split]
-        found += [
-            Position("", tuple(Cell("gap", "") if text is None else Cell("ins", text) for text in texts))
-            for texts in zip_longest(*extra)
-        ]
-        words = [kept[slot] if slot < len(kept) else None for kept, _ in split]
-        if any(words):
-            reference = next(word["reference"] or "" for word in words if word)
-            cells = (Cell(w["operation"], w["hypothesis"] or "") if w else Cell("gap", "") for w in words)
-            found.append(Position(reference, tuple(cells)))
-    return tuple(found)
-
-
-def describe(words: Iterable[Mapping[str, Any]]) -> str:
-    """The errors of one alignment in words.
-
-    Example:
-        >>> describe([{"operation": "sub", "reference": "three", "hypothesis": "tree"}])
-        '“tree” for “three”'
-    """
-    texts = {
-        "sub": "“{hypothesis}” for “{reference}”",
-        "del": "“{reference}” missing",
-        "ins": "“{hypothesis}” added",
-    }
-    found = [
-        texts[w["operation"]]
-        .replace("{hypothesis}", w["hypothesis"] or "")
-        .replace("{reference}", w["reference"] or "")
-        for w in words
-        if w["operation"] in texts
-    ]
-    return ", ".join(found) or "all words right"
+    silence: str = ""
 
 
 def outline(content: bytes) -> str:
@@ -152,8 +87,9 @@ def outline(content: bytes) -> str:
         return ""
     parts = np.array_split(mono, min(_WAVE_COLUMNS, mono.size))
     scale = _WAVE_HALF_HEIGHT / max(float(np.abs(mono).max()), 1e-9)
-    tops = [f"{i:d} {-scale * float(p.max()):.1f}" for i, p in enumerate(parts)]
-    bottoms = [f"{i:d} {-scale * float(p.min()):.1f}" for i, p in enumerate(parts)]
+    # A hair's width at least, so that silence is a line and not a gap.
+    tops = [f"{i:d} {-max(scale * float(p.max()), 0.3):.1f}" for i, p in enumerate(parts)]
+    bottoms = [f"{i:d} {max(-scale * float(p.min()), 0.3):.1f}" for i, p in enumerate(parts)]
     return "M" + "L".join([*tops, *reversed(bottoms)]) + "Z"
 
 
@@ -165,29 +101,54 @@ def sound(content: bytes) -> Sound | None:
     return Sound(f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}", outline(content))
 
 
-def _ranked(outcomes: pl.DataFrame, limit: int) -> list[str]:
-    """Clips with the most errors of either arm; ties go to the larger disagreement."""
-    edits = pl.sum_horizontal(pl.col("substitutions", "deletions", "insertions").fill_null(0))
-    scored = outcomes.filter(pl.col("status") == "ok").with_columns(errors=edits)
-    per_clip = scored.group_by("clip_id").agg(
-        pl.col("errors").max().alias("most"), (pl.col("errors").max() - pl.col("errors").min()).alias("apart")
+def _ranked(outcomes: pl.DataFrame, limit: int) -> dict[str, int]:
+    """Clips to show and how far apart the arms are: the most divided ones first, then the most errors of either arm.
+
+    Half of the room at most goes to clips that divide the arms; a clip that only one arm answered divides nothing.
+    """
+    edits = pl.sum_horizontal(pl.col(*EDITS).fill_null(0))
+    per_clip = (
+        outcomes.filter(pl.col("status") == "ok")
+        .with_columns(errors=edits)
+        .group_by("clip_id")
+        .agg(most=pl.col("errors").max(), apart=pl.col("errors").max() - pl.col("errors").min())
+        .filter(pl.col("most") > 0)
     )
-    ranked = per_clip.filter(pl.col("most") > 0).sort("most", "apart", "clip_id", descending=[True, True, False])
-    return [str(clip) for clip in ranked.head(limit)["clip_id"]]
+    divided = per_clip.filter(pl.col("apart") > 0).sort("apart", "most", "clip_id", descending=[True, True, False])
+    first = divided.head((limit + 1) // 2)
+    rest = per_clip.join(first, on="clip_id", how="anti").sort("most", "clip_id", descending=[True, False])
+    hard = rest.head(limit - first.height).with_columns(apart=pl.lit(0, first.schema["apart"]))
+    return {str(row["clip_id"]): int(row["apart"]) for row in pl.concat([first, hard]).to_dicts()}
 
 
 def _answer(arm: str, row: Mapping[str, Any] | None, words: Sequence[Mapping[str, Any]]) -> ArmAnswer:
     if row is None or row["status"] != "ok":
         reason = (row or {}).get("error_message") or "no row was stored"
-        return ArmAnswer(arm, (row or {}).get("status") or "failed", "", None, 0, f"no answer: {reason}")
-    errors = sum(row[name] or 0 for name in ("substitutions", "deletions", "insertions"))
-    return ArmAnswer(arm, "ok", row["hypothesis"] or "", errors, row["reference_words"] or 0, describe(words))
+        return ArmAnswer(arm, (row or {}).get("status") or "failed", "", None, 0, f"no answer: {shortened(reason)}")
+    errors = sum(row[name] or 0 for name in EDITS)
+    text = shortened(row["hypothesis"] or "", _TEXT)
+    return ArmAnswer(arm, "ok", text, errors, row["reference_words"] or 0, describe(words))
+
+
+def _heard(clip_id: str, audio: AudioSource | None, left: int) -> tuple[Sound | None, str]:
+    """The sound of a clip if it fits into what is left of the page's room, else why there is none."""
+    if audio is None:
+        return None, "the page was made without sound"
+    content = audio(clip_id)
+    if content is None:
+        return None, "its file is gone, has changed, or is longer than two minutes"
+    if 4 * len(content) / 3 > left:  # base64 takes four characters for three bytes
+        return None, _NO_ROOM
+    heard = sound(content)
+    if heard is None:
+        return None, "browsers cannot play its format"
+    return (heard, "") if len(heard.uri) <= left else (None, _NO_ROOM)
 
 
 def worst_clips(
-    data: RunData, *, limit: int = 12, audio: AudioSource | None = None, audio_limit: int = 3_000_000
+    data: RunData, *, limit: int = 12, audio: AudioSource | None = None, audio_limit: int = AUDIO_LIMIT
 ) -> list[ClipView]:
-    """The clips with the most word errors, worst first.
+    """The clips to hear: those that divide the arms most (``apart > 0``), then those with the most word errors.
 
     Args:
         data: the run.
@@ -196,29 +157,31 @@ def worst_clips(
         audio_limit: bytes all ``data:`` URIs together may take; clips beyond it are shown without a player.
     """
     outcomes, left = data.table("outcomes"), audio_limit
-    chosen = _ranked(outcomes, limit)
+    ranked = _ranked(outcomes, limit)
+    chosen = list(ranked)
     rows = {(r["clip_id"], r["arm"]): r for r in outcomes.filter(pl.col("clip_id").is_in(chosen)).to_dicts()}
     clips = {r["clip_id"]: r for r in data.table("clips").filter(pl.col("clip_id").is_in(chosen)).to_dicts()}
     words = data.table("words").filter(pl.col("clip_id").is_in(chosen)).sort("clip_id", "arm", "position")
     aligned = {key: part.to_dicts() for key, part in words.partition_by("clip_id", "arm", as_dict=True).items()}
     views: list[ClipView] = []
-    for clip_id in chosen:
+    for clip_id, apart in ranked.items():
         answers = tuple(_answer(arm, rows.get((clip_id, arm)), aligned.get((clip_id, arm), [])) for arm in ARMS)
-        content = audio(clip_id) if audio else None
-        heard = sound(content) if content else None
-        heard = heard if heard and len(heard.uri) <= left else None
+        heard, silence = _heard(clip_id, audio, left)
         left -= len(heard.uri) if heard else 0
         clip = clips.get(clip_id, {})
+        columns = align([aligned.get((clip_id, x.arm), []) for x in answers if x.status == "ok"])
         views.append(
             ClipView(
                 clip_id=clip_id,
-                key=clip.get("key") or clip_id[:12],
-                speaker=clip.get("speaker") or "",
+                key=shortened(clip.get("key") or clip_id[:12]),
+                speaker=shortened(clip.get("speaker") or ""),
                 seconds=clip.get("seconds"),
-                reference=clip.get("reference") or "",
+                reference=shortened(clip.get("reference") or "", _TEXT),
+                apart=apart,
                 answers=answers,
-                positions=align([aligned.get((clip_id, x.arm), []) for x in answers if x.status == "ok"]),
+                positions=condense(columns),
                 sound=heard,
+                silence=silence,
             )
         )
     return views

@@ -61,6 +61,16 @@ def interval(low: float | None, high: float | None, digits: int) -> str:
     return f"{number(low, digits, signed=True)} to {number(high, digits, signed=True)}"
 
 
+def span(low: float | None, high: float | None, digits: int) -> str:
+    """The interval of a quantity that has no sign, such as a rate or a latency.
+
+    Example:
+        >>> span(1.25, 7.5, 2)
+        '1.25 to 7.50'
+    """
+    return MISSING if low is None or high is None else f"{number(low, digits)} to {number(high, digits)}"
+
+
 def moment(value: datetime | None) -> str:
     """A point in time, to the minute; times are stored in UTC.
 
@@ -97,6 +107,26 @@ def count(n: int, one: str, many: str = "") -> str:
         ('1 clip', '3 tries')
     """
     return f"{number(n)} {one if n == 1 else many or one + 's'}"
+
+
+def megabytes(size: int) -> str:
+    """A size in MB (10^6 bytes) with one decimal.
+
+    Example:
+        >>> megabytes(3_000_000)
+        '3.0 MB'
+    """
+    return f"{size / 1e6:.1f} MB"
+
+
+def shortened(text: str, limit: int = 200) -> str:
+    """Text cut at a limit of characters, so that no single value can make a page unreadable.
+
+    Example:
+        >>> shortened("a long story", 7)
+        'a long…'
+    """
+    return text if len(text) <= limit else f"{text[: limit - 1].rstrip()}\N{HORIZONTAL ELLIPSIS}"
 
 
 def read_json(text: str | None) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def asked(data: RunData) -> Asked:
 
 
 def paired(data: RunData) -> pl.DataFrame:
-    """One row per clip both arms answered: ``words``, and per arm ``errors_*`` and each kind of edit."""
+    """One row per clip both arms answered: ``words, characters``, and per arm errors of both and each kind of edit."""
     answered = data.table("outcomes").filter(pl.col("status") == "ok")
     frame = data.table("clips").select("clip_id", "key", "speaker", "slices", "seconds")
     for arm in ARMS:
@@ -149,43 +149,29 @@ def paired(data: RunData) -> pl.DataFrame:
             pl.col("reference_words").fill_null(0).alias(f"words_{arm}"),
             pl.sum_horizontal(pl.col(*EDITS).fill_null(0)).alias(f"errors_{arm}"),
             *(pl.col(edit).fill_null(0).alias(f"{edit}_{arm}") for edit in EDITS),
+            pl.col("reference_characters").fill_null(0).alias(f"characters_{arm}"),
+            pl.col("character_errors").fill_null(0).alias(f"character_errors_{arm}"),
         )
         frame = frame.join(mine, on="clip_id", how="inner")
-    return frame.rename({"words_a": "words"}).drop("words_b").sort("key", "clip_id")
+    named = frame.rename({"words_a": "words", "characters_a": "characters"}).drop("words_b", "characters_b")
+    return named.with_columns(pl.col("speaker").fill_null("").str.strip_chars()).sort("key", "clip_id")
+
+
+def by_speaker(pairs: pl.DataFrame) -> bool:
+    """Whether every clip has a speaker, so that speakers are what is independent (as in the verdict)."""
+    return pairs.height > 0 and bool((pairs["speaker"] != "").all())
+
+
+def confidence(data: RunData) -> float:
+    """Level of the run's intervals."""
+    stored = data.comparison("wer")["confidence"] or facts(data).options.get("confidence")
+    return float(stored) if isinstance(stored, int | float) and 0.5 < stored < 1 else 0.95  # noqa: PLR2004 - as checked
 
 
 def edit_totals(data: RunData) -> dict[str, tuple[int, int]]:
     """Substitutions, deletions and insertions of both arms over the pairs."""
     pairs = paired(data)
     return {edit: (int(pairs[f"{edit}_a"].sum()), int(pairs[f"{edit}_b"].sum())) for edit in EDITS}
-
-
-def slices(data: RunData) -> pl.DataFrame:
-    """One row per value of each slice: clips, words, ``wer_a``, ``wer_b``, ``difference`` (fractions).
-
-    Slices are the manifest's own columns and, when known, the speaker. Values
-    that are numbers are in numeric order.
-    """
-    pairs = paired(data)
-    rows = [
-        {"clip_id": row["clip_id"], "slice": name, "value": str(value)}
-        for row in pairs.iter_rows(named=True)
-        for name, value in ({"speaker": row["speaker"]} | read_json(row["slices"])).items()
-        if value not in (None, "")
-    ]
-    schema = {"clip_id": pl.String, "slice": pl.String, "value": pl.String}
-    grouped = (
-        pl.DataFrame(rows, schema=schema)
-        .join(pairs, on="clip_id")
-        .group_by("slice", "value")
-        .agg(pl.len().alias("clips"), pl.col("words", "errors_a", "errors_b").sum())
-        .filter(pl.col("words") > 0)
-    )
-    rates = grouped.with_columns(
-        wer_a=pl.col("errors_a") / pl.col("words"), wer_b=pl.col("errors_b") / pl.col("words")
-    ).with_columns(difference=pl.col("wer_b") - pl.col("wer_a"))
-    order = pl.col("value").cast(pl.Float64, strict=False)
-    return rates.sort("slice", order, "value", nulls_last=True)
 
 
 def confusions(data: RunData, limit: int = 15) -> pl.DataFrame:
@@ -250,20 +236,3 @@ def quarantine_counts(data: RunData) -> pl.DataFrame:
         .agg(pl.len().alias("rows"))
         .sort("rows", "stage", "code", "severity", descending=[True, False, False, False])
     )
-
-
-def trend(history: pl.DataFrame, data: RunData) -> pl.DataFrame:
-    """WER of the same pair over all runs, oldest first.
-
-    Args:
-        history: comparisons of all runs joined with ``at``, when each run started, and, where known, ``dataset``.
-        data: the run whose pair and dataset are followed.
-    """
-    mine = facts(data)
-    frame = conform(history, "comparisons")
-    if "at" not in frame.columns:
-        return frame.with_columns(at=pl.lit(None, dtype=_TYPES["time"])).clear()
-    same = (pl.col("metric") == "wer") & (pl.col("arm_a") == mine.names[0]) & (pl.col("arm_b") == mine.names[1])
-    if "dataset" in frame.columns:
-        same &= pl.col("dataset") == mine.dataset
-    return frame.filter(same & pl.col("at").is_not_null()).unique("run_id", keep="last").sort("at", "run_id")

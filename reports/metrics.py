@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from reports.formats import MISSING, interval, number
-from reports.frames import EDITS, RunData, edit_totals, labels
+from reports.formats import MISSING, interval, number, span
+from reports.frames import ARMS, EDITS, RunData, by_speaker, confidence, edit_totals, labels, paired
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +46,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "peak_rss_mb": Metric("Peak memory", "MB", "MB", 0),
     "failures": Metric("Clips without an answer", "", "", 0),
 }
+_AGREES: Final = 1e-9
 _VERDICTS: Final[Mapping[str, tuple[str, str]]] = {
     "a better": ("a", "{a} is better"),
     "b better": ("b", "{b} is better"),
@@ -67,7 +68,10 @@ _SEEN: Final = Verdict("none", "")  # a number observed once, without an interva
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One metric of both arms, ready to print; ``minor`` rows break the row above down."""
+    """One metric of both arms, ready to print; ``minor`` rows break the row above down.
+
+    ``a_interval`` and ``b_interval`` are the arms' own, where a rate has one.
+    """
 
     key: str
     title: str
@@ -78,6 +82,8 @@ class Row:
     change: str
     verdict: Verdict
     minor: bool = False
+    a_interval: str = ""
+    b_interval: str = ""
 
 
 def verdict(row: Mapping[str, Any]) -> Verdict:
@@ -95,7 +101,46 @@ def scaled(row: Mapping[str, Any], field: str) -> float | None:
     return None if value is None else float(value) * factor
 
 
-def _metric_row(row: Mapping[str, Any]) -> Row:
+def _own_intervals(data: RunData) -> dict[str, tuple[str, str]]:
+    """Each arm's own interval of its error rates, over the pairs."""
+    from grym.compare.significance import rate_interval
+    from grym.compare.wording import MIN_CLUSTERS
+
+    pairs = paired(data)
+    labels = pairs["speaker" if by_speaker(pairs) else "clip_id"].to_numpy()
+    if pairs["clip_id"].is_empty() or len(set(labels)) < MIN_CLUSTERS:
+        return {}
+    found = {}
+    for metric, errors, units in (("wer", "errors", "words"), ("cer", "character_errors", "characters")):
+        ends = [rate_interval(pairs[f"{errors}_{arm}"], pairs[units], labels, confidence(data)) for arm in ARMS]
+        a, b = (span(per_cent(low), per_cent(high), METRICS[metric].digits) for low, high in ends)
+        found[metric] = a, b
+    return found
+
+
+def per_cent(value: float | None) -> float | None:
+    """A fraction in per cent."""
+    return None if value is None else 100 * value
+
+
+def deciding_interval(data: RunData) -> tuple[float | None, float | None]:
+    """Ends, in points, of the narrower interval of the WER's difference that decides equivalence.
+
+    It is not stored, so it is computed again; nothing where that does not agree with what is stored.
+    """
+    from grym.compare.significance import rate_difference
+
+    stored, pairs = data.comparison("wer"), paired(data)
+    if stored["difference"] is None or stored["ci_low"] is None or pairs.is_empty():
+        return None, None
+    labels = pairs["speaker" if by_speaker(pairs) else "clip_id"].to_numpy()
+    d = rate_difference(pairs["errors_a"], pairs["errors_b"], pairs["words"], labels, confidence(data))
+    if d.ci_low is None or abs(d.ci_low - stored["ci_low"]) > _AGREES:
+        return None, None
+    return per_cent(d.inner_low), per_cent(d.inner_high)
+
+
+def _metric_row(row: Mapping[str, Any], own: tuple[str, str]) -> Row:
     metric = METRICS.get(row["metric"]) or Metric(row["metric"], row["unit"] or "", row["unit"] or "", 2)
     digits = metric.digits
     return Row(
@@ -107,6 +152,8 @@ def _metric_row(row: Mapping[str, Any]) -> Row:
         interval=interval(scaled(row, "ci_low"), scaled(row, "ci_high"), digits),
         change=number(row["percent_change"], 1, signed=True),
         verdict=verdict(row) if row["verdict"] and row["ci_low"] is not None else _SEEN,
+        a_interval=own[0],
+        b_interval=own[1],
     )
 
 
@@ -127,10 +174,10 @@ def _edit_row(name: str, a: int, b: int) -> Row:
 def metric_rows(data: RunData) -> list[Row]:
     """Both arms, metric by metric; the kinds of word error stand below the word error rate."""
     stored = {row["metric"]: row for row in data.table("comparisons").sort("metric").to_dicts()}
-    totals = edit_totals(data)
+    totals, own = edit_totals(data), _own_intervals(data)
     rows: list[Row] = []
     for name in [*(key for key in METRICS if key in stored), *(key for key in stored if key not in METRICS)]:
-        rows.append(_metric_row(stored[name]))
+        rows.append(_metric_row(stored[name], own.get(name, ("", ""))))
         if name == "wer":
             rows += [_edit_row(edit, *totals[edit]) for edit in EDITS]
     return rows

@@ -1,4 +1,4 @@
-"""One HTML file per run and one index of all runs: everything inline, readable offline, printed or on a phone.
+"""One HTML file per run: everything inline, readable offline, printed or on a phone.
 
 Knows nothing about stores; frames come in, a file goes out. Text from data is
 escaped by the template engine, and the page's own policy forbids every request.
@@ -7,63 +7,43 @@ escaped by the template engine, and the page's own policy forbids every request.
 from __future__ import annotations
 
 import shlex
-import tempfile
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from grym.errors import StorageError
-from reports import charts, frames
-from reports.clips import AudioSource, worst_clips
-from reports.formats import MISSING, count, duration, flat, interval, moment, number, percent, typeset
-from reports.frames import RunData, conform
-from reports.metrics import METRICS, metric_rows, scaled, verdict
+from reports import charts, frames, panels, slice_charts, slices, timing
+from reports import trend as over_time
+from reports.clips import AUDIO_LIMIT, AudioSource, worst_clips
+from reports.formats import duration, flat, interval, megabytes, percent
+from reports.metrics import METRICS, deciding_interval, metric_rows, scaled, verdict
+from reports.page import write
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from reports.frames import RunData
     from reports.svg import Chart
 
-_TEMPLATES: Final = Path(__file__).parent / "templates"
 _ROWS: Final = 100
-_OPERATIONS: Final = {"sub": "substituted", "del": "missed", "ins": "added"}
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "percent": percent, "moment": moment, "count": count, "typeset": typeset}
-    environment.globals |= {"missing": MISSING, "operations": _OPERATIONS}
-    return environment
-
-
-def _write(text: str, out: Path) -> Path:
-    """Write aside and rename, so that a reader never sees half a page."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".writing-") as aside:
-            file = Path(aside) / out.name
-            file.write_text(text, encoding="utf-8")
-            file.replace(out)
-    except OSError as error:
-        msg = f"The report {out.name} cannot be written: {error.strerror}."
-        raise StorageError(msg, code="report-not-written", hint="Free or choose another folder for reports.") from error
-    return out
+_RUNS: Final = 25
+_FIGURES: Final = ("wer", "latency_p50", "rtfx", "peak_rss_mb")
+_SECTIONS: Final = {
+    "difference": "The difference", "arms": "Both arms", "slices": "Slices", "latency": "Latency",
+    "resources": "Throughput and memory", "kinds": "Kinds of error", "clips": "Clips to hear", "failures": "Failures",
+    "quality": "Quality", "quarantine": "Quarantine", "trend": "Over time", "details": "Run details",
+}  # fmt: skip
+PAGE_LIMIT: Final = 5_000_000
+"""Bytes that a page never exceeds: its sound, and tables, texts and drawings that are cut where they would grow."""
 
 
 def _difference(data: RunData) -> dict[str, Any]:
     row = data.comparison("wer")
-    if row["metric"] is None:
-        return {"difference": None, "low": None, "high": None, "margin": None, "confidence": None}
     named = {"difference": "difference", "low": "ci_low", "high": "ci_high", "margin": "margin"}
-    return {name: scaled(row, field) for name, field in named.items()} | {"confidence": row["confidence"]}
+    if row["metric"] is None:
+        return dict.fromkeys((*named, "confidence", "inner_low", "inner_high"))
+    inner = dict(zip(("inner_low", "inner_high"), deciding_interval(data), strict=True))
+    return {name: scaled(row, field) for name, field in named.items()} | {"confidence": row["confidence"]} | inner
 
 
 def _bars(data: RunData, labels: tuple[str, str]) -> list[Chart]:
@@ -76,23 +56,59 @@ def _bars(data: RunData, labels: tuple[str, str]) -> list[Chart]:
     return [chart for chart in found if chart]
 
 
-def _trend(history: pl.DataFrame, data: RunData, labels: tuple[str, str]) -> list[Chart]:
-    rows = frames.trend(history, data)
-    shown = [
-        {"run_id": row["run_id"], "at": row["at"]}
-        | {name: scaled(row, name) for name in ("a", "b", "difference")}
-        | {"low": scaled(row, "ci_low"), "high": scaled(row, "ci_high")}
-        for row in rows.to_dicts()
-    ]
-    numbers = ("a", "b", "difference", "low", "high")
-    schema: dict[str, Any] = {"run_id": pl.String, "at": rows.schema["at"]} | dict.fromkeys(numbers, pl.Float64)
-    return charts.trend_panels(pl.DataFrame(shown, schema=schema), labels, data.run_id)
+def _slices(data: RunData, margin: float | None, labels: tuple[str, str]) -> dict[str, Any]:
+    """Everything the part about slices shows."""
+    rows = slices.slices(data)
+    shown, notes = slices.shown(rows)
+    return {
+        "slices": shown,
+        "slice_notes": notes,
+        "slice_charts": slice_charts.slice_panels(shown, labels, margin=margin),
+        "tested": rows["p_value"].count(),
+        "standing": rows.filter("stands_out").sort("adjusted", "slice", "value").head(_RUNS).to_dicts(),
+        "described": rows.filter(pl.col("p_value").is_null() & pl.col("low").is_not_null()).height,
+    }
+
+
+def _latency(data: RunData, labels: tuple[str, str]) -> dict[str, Any]:
+    """Everything the part about latency shows."""
+    per_clip, rows = timing.clip_latencies(data), timing.quantiles(data)
+    return {
+        "latency_charts": panels.latency_panels(per_clip, frames.latencies(data), labels),
+        "latency_clips": per_clip.height,
+        "latency_known": bool(rows) and rows[0].difference.low is not None,
+        "quantiles": rows,
+    }
+
+
+def _trend(past: pl.DataFrame, data: RunData, labels: tuple[str, str], folder: Path) -> dict[str, Any]:
+    """Everything the part about earlier runs shows; only pages that exist are linked."""
+    rows = over_time.trend(past, data)
+    newest = [
+        row
+        | {
+            "current": row["run_id"] == data.run_id,
+            "chip": verdict(row),
+            "first": first,
+            "link": f"{quote(row['run_id'])}.html"
+            if row["run_id"] != data.run_id and (folder / f"{row['run_id']}.html").is_file()
+            else "",
+        }
+        for row, first in zip(rows.to_dicts(), [True, *[False] * rows.height], strict=False)
+    ][: -_RUNS - 1 : -1]
+    return {"trend": rows, "trend_rows": newest, "trend_charts": panels.trend_panels(rows, labels, data.run_id)}
 
 
 def repeat_command(typed: frames.Asked) -> str:
     """The command line that asks the same question again."""
     words = ["python", "-m", "flows", typed.flow, "--a", typed.a, "--b", typed.b]
     return shlex.join([*words, *(["--dataset", typed.dataset] if typed.dataset else []), "--new"])
+
+
+def clips_query(run_id: str) -> str:
+    """The SQL that shows every clip of a run, those that divide the arms first."""
+    quoted = run_id.replace("'", "''")
+    return f"FROM ab_clips WHERE run_id = '{quoted}' ORDER BY abs(errors_b - errors_a) DESC;"
 
 
 def render_run(
@@ -102,14 +118,14 @@ def render_run(
     *,
     audio: AudioSource | None = None,
     data_docs: str | None = None,
-    audio_limit: int = 3_000_000,
+    audio_limit: int = AUDIO_LIMIT,
     command: str = "",
 ) -> Path:
     """Write the report of one comparison run.
 
     Args:
         data: the run's rows.
-        history: comparisons of all runs joined with ``at`` (when the run started) and, where known, ``dataset``.
+        history: comparisons of all runs with what their runs were about, of :func:`reports.trend.history`.
         out: the file to write; its folder is created.
         audio: gives the encoded file (Ogg, WAV, FLAC, MP3) of a clip id, or ``None``.
         data_docs: relative address of the validation pages, if there are any.
@@ -124,26 +140,31 @@ def render_run(
     """
     known = frames.facts(data)
     measured = _difference(data)
-    wer = data.comparison("wer")
-    sliced = frames.slices(data)
+    wer, rows = data.comparison("wer"), metric_rows(data)
+    clips = worst_clips(data, audio=audio, audio_limit=audio_limit)
+    totals = frames.edit_totals(data)
     context = {
         "run_id": data.run_id,
         "facts": known,
         "labels": known.labels,
+        "arm_labels": dict(zip(frames.ARMS, known.labels, strict=True)),
+        "sections": _SECTIONS.items(),
+        "page_limit": megabytes(PAGE_LIMIT),
+        "audio_limit": megabytes(audio_limit),
         "wer": wer,
         "chip": verdict(wer),
+        "figures": [row for row in rows if row.key in _FIGURES],
         "measured": measured,
         "interval": interval(measured["low"], measured["high"], 2),
-        "level": percent(measured["confidence"], 0),
+        "inner": interval(measured["inner_low"], measured["inner_high"], 2),
+        "level": percent(frames.confidence(data), 0),
         "difference_charts": charts.difference(measured, known.labels),
-        "rows": metric_rows(data),
-        "edits": frames.edit_totals(data),
-        "slices": sliced,
-        "slice_charts": charts.slice_panels(sliced, known.labels),
-        "latency_charts": charts.latency_panels(frames.latencies(data), known.labels),
+        "rows": rows,
         "resource_charts": _bars(data, known.labels),
+        "kinds_chart": charts.kinds(totals, int(frames.paired(data)["words"].sum()), known.labels),
         "confusions": frames.confusions(data),
-        "clips": worst_clips(data, audio=audio, audio_limit=audio_limit),
+        "clips": clips,
+        "heard_size": megabytes(sum(len(clip.sound.uri) for clip in clips if clip.sound)),
         "failures": frames.failures(data),
         "attempts": data.table("attempts").sort("at", "arm", "call", "attempt").head(_ROWS),
         "attempt_count": data.table("attempts").height,
@@ -159,51 +180,9 @@ def render_run(
         "hardware": flat(known.hardware),
         "took": duration(known.started, known.finished),
         "command": command or repeat_command(frames.asked(data)),
-        "trend_charts": _trend(history, data, known.labels),
-        "arm_labels": dict(zip(frames.ARMS, known.labels, strict=True)),
+        "query": clips_query(data.run_id),
+        **_slices(data, wer["margin"], known.labels),
+        **_latency(data, known.labels),
+        **_trend(history, data, known.labels, out.parent),
     }
-    return _write(_environment().get_template("run.html.j2").render(context), out)
-
-
-def _index_rows(runs: pl.DataFrame, comparisons: pl.DataFrame) -> list[dict[str, Any]]:
-    """One dict per comparison run, newest first."""
-    compared = {
-        row["run_id"]: row for row in conform(comparisons, "comparisons").filter(pl.col("metric") == "wer").to_dicts()
-    }
-    states = (
-        conform(runs, "runs").filter(pl.col("flow").fill_null("compare") == "compare").sort("at", "run_id").to_dicts()
-    )
-    found: dict[str, dict[str, Any]] = {}
-    for state in states:
-        entry = found.setdefault(state["run_id"], {"run": state, "finished": False})
-        entry["finished"] |= state["state"] == "finished"
-    for run_id, entry in found.items():
-        row = compared.get(run_id)
-        run = entry["run"]
-        entry["labels"] = frames.labels(run["arm_a"] or MISSING, run["arm_b"] or MISSING)
-        entry["wer"] = row
-        if row:
-            entry |= {
-                name: number(scaled(row, name), 2, signed=name == "difference") for name in ("a", "b", "difference")
-            }
-            entry["interval"] = interval(scaled(row, "ci_low"), scaled(row, "ci_high"), 2)
-            entry["chip"] = verdict(row)
-    return list(reversed(found.values()))
-
-
-def render_index(runs: pl.DataFrame, comparisons: pl.DataFrame, out: Path) -> Path:
-    """Write the page that lists all comparison runs, newest first.
-
-    Args:
-        runs: the ``runs`` table of all runs.
-        comparisons: the ``comparisons`` table of all runs.
-        out: the file to write; reports are expected beside it as ``RUN_ID.html``.
-
-    Returns:
-        The file written.
-
-    Raises:
-        StorageError: the file cannot be written.
-    """
-    rows = _index_rows(runs, comparisons)
-    return _write(_environment().get_template("index.html.j2").render(rows=rows), out)
+    return write("run.html.j2", context, out)

@@ -22,9 +22,11 @@ from grym.errors import GrymError
 from grym.schema import TABLES
 from grym.store import RunRef, Store
 from reports.artifacts import summary_markdown, summary_table
-from reports.frames import RunData, asked
-from reports.render import render_index, render_run
+from reports.frames import RunData, asked, facts
+from reports.index import render_index
+from reports.render import render_run
 from reports.sound import clip_audio
+from reports.trend import history
 from tasks.policies import PLAIN
 
 
@@ -34,10 +36,8 @@ def run_data(store: Store, run: RunRef) -> RunData:
 
 
 def history_of(store: Store) -> pl.DataFrame:
-    """Comparisons of all runs with the time and dataset of their run, oldest first."""
-    runs = store.runs()
-    started = runs.filter(runs["state"] == "started").select("run_id", "at", "dataset")
-    return store.read("comparisons").join(started, on="run_id", how="left").sort("at", "run_id", "metric")
+    """Comparisons of all runs with when their run started and what it was about, oldest first."""
+    return history(store.read("comparisons"), store.runs(), store.read("models"))
 
 
 def page_of(home: Path, run_id: str) -> Path:
@@ -72,19 +72,36 @@ def render(store: Store, settings: Settings, data: RunData, entries: Mapping[str
     """
     page = page_of(store.home, data.run_id)
     docs = build_data_docs_from(data.table("quality").to_dicts(), store.home / "datadocs" / data.run_id)
-    render_index(store.runs(), store.read("comparisons"), page.with_name("index.html"))
+    past = history_of(store)
+    render_index(store.runs(), past, page.with_name("index.html"))
     # Relative, so that the home can be moved or handed on.
     link = Path(os.path.relpath(docs, page.parent)).as_posix()
     audio = clip_audio(settings.audio, entries)
-    return render_run(data, history_of(store), page, audio=audio, data_docs=link)
+    return render_run(data, past, page, audio=audio, data_docs=link)
 
 
 @task(name="report", tags=["cpu"], **PLAIN)
 def report(store: Store, run: RunRef, settings: Settings, entries: Mapping[str, Entry]) -> Path:
     """Leave artifacts in Prefect and write the pages of a run, its own one last."""
     data, page = run_data(store, run), page_of(store.home, run.id)
+    address = page.resolve()
     key = f"compare-{run.id}"
-    create_table_artifact(key=key, table=summary_table(data), description=f"Comparison {run.id}")
-    create_markdown_artifact(key=f"{key}-summary", markdown=summary_markdown(data, report=page.name))
-    create_link_artifact(key=f"{key}-report", link=page.resolve().as_uri(), link_text=f"Report {page.name}")
+    create_table_artifact(
+        key=key, table=summary_table(data), description=_description(data, "the figures of both arms")
+    )
+    text = summary_markdown(data, report=str(address), history=history_of(store))
+    create_markdown_artifact(key=f"{key}-summary", markdown=text, description=_description(data, "verdict and summary"))
+    create_link_artifact(
+        key=f"{key}-report",
+        link=address.as_uri(),
+        link_text=f"Report {page.name}",
+        # Browsers follow no link from a page of a server to a file, so the address has to be readable.
+        description=f"{_description(data, 'the full report')} Open it as a file: {address}",
+    )
     return render(store, settings, data, entries)
+
+
+def _description(data: RunData, what: str) -> str:
+    """Who was compared on what, for lists of artifacts."""
+    known = facts(data)
+    return f"{known.labels[0]} against {known.labels[1]} on {known.dataset}: {what}."

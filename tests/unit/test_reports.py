@@ -21,9 +21,11 @@ from grym.config import AudioLimits
 from grym.corpus.manifest import Entry
 from grym.errors import StorageError
 from grym.schema import TABLES
-from reports import artifacts, charts, formats, frames, metrics, render
-from reports.clips import align, describe, outline, sound, worst_clips
+from reports import artifacts, charts, formats, frames, metrics, render, slice_charts, slices, trend
+from reports.alignment import align, describe
+from reports.clips import outline, sound, worst_clips
 from reports.frames import RunData
+from reports.index import render_index
 from reports.sound import clip_audio
 
 A, B = "wav2vec2-mini", "wav2vec2-mini-int8"
@@ -265,7 +267,7 @@ def test_slices_count_words_not_clips():
         answered("b", "0", reference_words=4, deletions=2), answered("b", "1", insertions=1), answered("b", "2"),
     ]  # fmt: skip
     run = RunData("r", {"clips": pl.DataFrame(clips), "outcomes": pl.DataFrame(outcomes)})
-    rows = frames.slices(run).to_dicts()
+    rows = slices.slices(run).to_dicts()
     assert [(r["slice"], r["value"], r["clips"], r["words"]) for r in rows] == [
         ("noise", "5", 1, 4),
         ("noise", "10", 2, 8),
@@ -323,11 +325,11 @@ def test_failures_rules_and_quarantine_are_grouped(data):
 def test_trend_follows_the_same_pair_and_dataset(data):
     """Other pairs and data sets are left out; runs are in order of time."""
     history = sample_history(data)
-    followed = frames.trend(history, data)
+    followed = trend.trend(history, data)
     assert followed["run_id"].to_list() == [*(f"earlier-{i}" for i in range(5)), data.run_id]
-    assert frames.trend(history.with_columns(dataset=pl.lit("other")), data).height == 0
-    assert frames.trend(history.drop("dataset"), data).height == 6
-    assert frames.trend(history.drop("at"), data).height == 0
+    assert trend.trend(history.with_columns(dataset=pl.lit("other")), data).height == 0
+    assert trend.trend(history.drop("dataset"), data).height == 6
+    assert trend.trend(history.drop("at"), data).height == 0
 
 
 def test_facts_survive_a_run_without_rows():
@@ -445,9 +447,9 @@ def test_sound_knows_formats_and_draws_a_waveform():
 
 def test_charts_carry_no_address_no_font_and_a_label(data):
     """SVG is fit for a page: coloured by variables, labelled, without namespaces or fixed size."""
-    panels = charts.slice_panels(frames.slices(data), (A, B))
-    assert [panel.title for panel in panels] == ["accent", "noise", "speaker"]
-    for panel in panels:
+    found = slice_charts.slice_panels(slices.slices(data), (A, B), margin=0.005)
+    assert [name for name, _ in found] == ["accent", "noise", "speaker"]
+    for panel in [drawings[0] for _, drawings in found]:
         assert panel.svg.startswith("<svg viewBox=")
         assert 'role="img"' in panel.svg
         assert f"{A} and {B}" in panel.svg
@@ -465,10 +467,15 @@ def test_charts_escape_names_from_data():
         "wer_a": [0.1],
         "wer_b": [0.2],
         "difference": [0.1],
+        "low": [-0.1],
+        "high": [0.3],
+        "p_value": [0.5],
+        "stands_out": [False],
     }
-    panel = charts.slice_panels(pl.DataFrame(rows), (EVIL, 'b"\\1'))[0]
-    assert EVIL not in panel.svg
-    assert html.escape(EVIL) in panel.svg
+    [(_, drawings)] = slice_charts.slice_panels(pl.DataFrame(rows), (EVIL, 'b"\\1'))
+    for panel in drawings:
+        assert EVIL not in panel.svg
+        assert html.escape(EVIL) in panel.svg
 
 
 def test_charts_leave_out_what_is_not_known():
@@ -481,10 +488,13 @@ def test_charts_leave_out_what_is_not_known():
     assert charts.bars("x", "s", (None, None), (A, B), 1) is None
     assert charts.bars("x", "s", (1.0, None), (A, B), 1) is not None
     rows = [
-        {"slice": "s", "value": f"v{i:02d}", "clips": 1, "words": i + 1, "wer_a": 0.1, "wer_b": 0.2, "difference": 0.1}
+        {
+            "slice": "s", "value": f"v{i:02d}", "clips": 1, "words": i + 1, "wer_a": 0.1, "wer_b": 0.2,
+            "difference": 0.1, "low": 0.0, "high": 0.2, "p_value": 0.5, "stands_out": False,
+        }
         for i in range(5)
-    ]
-    cut = charts.slice_panels(pl.DataFrame(rows), (A, B), limit=2)[0]
+    ]  # fmt: skip
+    [(_, [cut, _])] = slice_charts.slice_panels(pl.DataFrame(rows), (A, B), limit=2)
     assert cut.note.startswith("2 of 5")
     assert "v04" in cut.svg
     assert "v00" not in cut.svg
@@ -502,8 +512,8 @@ def test_the_page_has_every_part_in_order(page):
     """Headings go down one level at a time, and the parts come in the order a reader asks."""
     parts = re.findall(r'<h2 id="([a-z]+)"', page)
     assert parts == [
-        "difference", "arms", "slices", "latency", "resources", "confusions", "clips", "failures", "quality",
-        "quarantine", "details", "trend",
+        "difference", "arms", "slices", "latency", "resources", "kinds", "clips", "failures", "quality",
+        "quarantine", "trend", "details",
     ]  # fmt: skip
     levels = [int(level) for level in re.findall(r"<h([1-6])", page)]
     assert levels.count(1) == 1
@@ -512,6 +522,97 @@ def test_the_page_has_every_part_in_order(page):
     assert f"<title>{A} against {B} on digits</title>" in page
     assert re.findall(r"<th(?![^>]*\bscope=)[ >]", page) == []
     assert len(re.findall(r"<svg(?![^>]*aria-label=)", page)) == 0
+
+
+def test_the_page_can_be_walked_without_eyes_or_mouse(page):
+    """Landmarks, a way past the navigation, labels on players and waveforms, and boxes that a keyboard can scroll."""
+    for landmark in ("header", "nav aria-label", 'main id="main"', "footer"):
+        assert page.count(f"<{landmark}") == 1
+    assert page.index('class="skip" href="#main"') < page.index("<header>")
+    headings = re.findall(r'<h2 id="([a-z]+)"', page)
+    assert re.findall(r'<section aria-labelledby="([a-z]+)"', page) == headings
+    assert re.findall(r'<div class="scroll"(?! role="region" aria-label="[^"]+" tabindex="0")', page) == []
+    assert re.findall(r"<audio(?![^>]*aria-label=)", page) == []
+    assert page.count('<div class="align" aria-hidden="true">') == page.count('class="clip"')
+    assert page.count("<caption>") >= 6
+
+
+def luminance(color: str) -> float:
+    """Relative luminance of #rrggbb (WCAG 2.2)."""
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_every_text_colour_can_be_read_on_its_ground(page):
+    """At least 4.5 to 1 by day and by night, on the paper, on raised ground, and for marks on their own ground."""
+    palettes = [dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", block)) for block in page.split("@media")[:2]]
+    assert palettes[0]["paper"] != palettes[1]["paper"]
+    for colors in palettes:
+        grounds = dict.fromkeys(("ink", "ink-2", "arm-a", "arm-b", "link", "sub", "del", "ins"), ("paper", "raised"))
+        grounds |= {name: (f"{name}-bg", "paper") for name in ("sub", "del", "ins")}
+        for text, backs in grounds.items():
+            for back in backs:
+                low, high = sorted(luminance(colors[name]) for name in (text, back))
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (text, back)
+
+
+def test_earlier_runs_are_listed_and_linked_if_their_page_exists(data, tmp_path):
+    """The table over time has every run of the pair, newest first, with what is new, and no dead link."""
+    (tmp_path / "earlier-3.html").write_text("a page", encoding="utf-8")
+    models = [
+        {"run_id": f"earlier-{i}", "arm": arm, "revision": "old" if i < 2 else f"new-{arm}"}
+        for i in range(5)
+        for arm in ("a", "b")
+    ]
+    past = sample_history(data).drop("dataset", "at")
+    started = {row["run_id"]: row["at"] for row in sample_history(data).to_dicts()}
+    runs = [{"run_id": run, "state": "started", "at": at, "dataset": "digits"} for run, at in started.items()]
+    joined = trend.history(past, pl.DataFrame(runs), pl.DataFrame(models))
+    text = render.render_run(data, joined, tmp_path / "now.html").read_text(encoding="utf-8")
+    part = text[text.index('<h2 id="trend"') : text.index('<h2 id="details"')]
+    assert "6 runs of this pair" in part
+    assert re.findall(r'href="([^"#]+)"', part) == ["earlier-3.html"]
+    assert part.index("this run") < part.index("earlier-3.html")
+    assert part.count("the first model, the second model") == 1
+    assert part.count("first run") == 1
+
+
+def test_a_huge_run_still_makes_a_page_within_its_limit(data, tmp_path):
+    """Long answers, many slices and large sounds are cut, and the page says what it left out."""
+    rng = random.Random(3)
+    clips = data.table("clips").with_columns(
+        slices=pl.Series(
+            [json.dumps({f"column-{c}": f"{rng.randrange(40)}x" * 99 for c in range(2)}) for _ in range(60)]
+        ),
+        reference=pl.lit("word " * 1_500),
+    )
+    long = [
+        {"run_id": data.run_id, "arm": arm, "clip_id": clips["clip_id"][i], **word}
+        for i in range(3)
+        for arm, rate in (("a", 0.3), ("b", 0.5))
+        for word in transcribe(["four"] * 600, rate, rng)
+    ]
+    outcomes = data.table("outcomes").with_columns(
+        hypothesis=pl.lit("word " * 1_500),
+        substitutions=pl.when(pl.col("clip_id").is_in(clips["clip_id"].head(3).to_list()))
+        .then(500)
+        .otherwise("substitutions"),
+    )
+    noise = np.random.default_rng(1).integers(-9_999, 9_999, 500_000).astype(np.int16)
+    file = io.BytesIO()
+    soundfile.write(file, noise, 16_000, format="WAV", subtype="PCM_16")
+    huge = RunData(data.run_id, {**data.tables, "clips": clips, "outcomes": outcomes, "words": pl.DataFrame(long)})
+    out = render.render_run(huge, sample_history(data), tmp_path / "huge.html", audio=lambda _: file.getvalue())
+    text = out.read_text(encoding="utf-8")
+    assert 2_500_000 < out.stat().st_size < render.PAGE_LIMIT
+    assert "never larger than 5.0 MB" in text
+    assert text.count("<audio") == 2
+    assert text.count("it would not fit into the room that a page has for sound") == 10
+    assert "column-1" in text
+    assert "values with the most words of" in text
+    assert re.search(r"… \d+ words …", text)
+    assert "word " * 300 not in text
 
 
 def test_ids_are_unique_and_links_within_the_page_lead_somewhere(page):
@@ -617,11 +718,11 @@ def test_a_page_that_cannot_be_written_is_a_storage_error(tmp_path):
     """A file where the folder should be is named with a hint, and nothing half-written stays."""
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError) as caught:
-        render.render_index(pl.DataFrame(), pl.DataFrame(), tmp_path / "file" / "index.html")
+        render_index(pl.DataFrame(), pl.DataFrame(), tmp_path / "file" / "index.html")
     assert caught.value.code == "report-not-written"
     (tmp_path / "taken.html").mkdir()
     with pytest.raises(StorageError):
-        render.render_index(pl.DataFrame(), pl.DataFrame(), tmp_path / "taken.html")
+        render_index(pl.DataFrame(), pl.DataFrame(), tmp_path / "taken.html")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken.html"]
 
 
@@ -639,27 +740,42 @@ def test_the_index_lists_runs_newest_first(data, tmp_path):
         )
     ]  # fmt: skip
     compared = pl.DataFrame([wer_row("old-1", 0.05, 0.06)])
-    text = render.render_index(pl.DataFrame(runs), compared, tmp_path / "index.html").read_text(encoding="utf-8")
+    past = trend.history(compared, pl.DataFrame(runs))
+    text = render_index(pl.DataFrame(runs), past, tmp_path / "index.html").read_text(encoding="utf-8")
     assert re.findall(r"<code>([^<]+)</code>", text) == ["new-1", "empty-1", "old-1"]
     assert re.findall(r'href="([^"#]+\.html)"', text) == ["old-1.html"]
+    assert text.count("<h2") == 1
+    assert "3 runs of 1 pair" in text
     assert "5.00" in text
     assert "Not finished" in text
     assert "No verdict" in text
     assert "20 Nov 2026, 09:05 UTC" in text
-    nothing = render.render_index(pl.DataFrame(), pl.DataFrame(), tmp_path / "none.html").read_text(encoding="utf-8")
+    nothing = render_index(pl.DataFrame(), pl.DataFrame(), tmp_path / "none.html").read_text(encoding="utf-8")
     assert "No comparison has been run yet" in nothing
 
 
 def test_artifacts_sum_up_the_run(data):
     """The table has the page's rows, and the Markdown has sentence, table and the place of the report."""
     rows = artifacts.summary_table(data)
-    assert {tuple(row) for row in rows} == {("Metric", A, B, "Difference", "Interval", "Change (%)", "Verdict")}
+    assert {tuple(row) for row in rows} == {("Metric", A, B, "Difference", "Verdict", "Change (%)")}
     assert [row["Metric"] for row in rows][:2] == ["Word error rate (%)", "Substitutions (words)"]
     text = artifacts.summary_markdown(data, report="reports/run.html")
     assert text.startswith("## Cannot tell\n\nCannot tell wav2vec2-mini and")
     assert text.count("\n| ") == len(rows) + 1
+    assert re.fullmatch(r"\+\d\.\d\d \(−\d\.\d\d to \+\d\.\d\d\)", rows[0]["Difference"])  # noqa: RUF001 - a true minus
+    assert rows[1]["Verdict"] == formats.MISSING
     assert "`reports/run.html`" in text
-    assert "3 rows in quarantine" in text
+    for note in (
+        "- Dataset digits: 59 clips that both answered.",
+        "tested values: none.",
+        f"- {B}: 1 clip without an answer (deadline).",
+        "- 3 rows in quarantine: 2 silent, 1 too-short.",
+        "- 3 evaluations of quality rules did not pass.",
+    ):
+        assert note in text
+    assert "The run before" not in text
+    followed = artifacts.summary_markdown(data, report="x", history=sample_history(data))
+    assert "- The run before (13 Nov 2026, 09:05 UTC): +1.50 points; new since then: nothing." in followed
 
 
 def test_artifacts_keep_names_inside_their_cells(data):
@@ -669,7 +785,7 @@ def test_artifacts_keep_names_inside_their_cells(data):
     text = artifacts.summary_markdown(run, report="x")
     assert "<script" not in text
     header = next(line for line in text.splitlines() if line.startswith("| Metric"))
-    assert len(re.findall(r"(?<!\\)\|", header)) == 8
+    assert len(re.findall(r"(?<!\\)\|", header)) == 7
     assert "(A)" in header
     assert "(B)" in header
     nothing = artifacts.summary_markdown(RunData("r", {}), report="x")
