@@ -197,8 +197,8 @@ def test_a_recipe_is_read_strictly() -> None:
     assert [spec.start_from for spec in stages] == ["", *(spec.key for spec in stages[:-1])]
     assert len({spec.key for spec in stages}) == len(stages)
     others = mini_stages(scale=0.001, leave_out=("theo",))
-    assert others[0] == stages[0], "what is learned before real speech does not depend on who is left out"
-    assert (others[-1].leave_out, others[-1].start_from) == (("theo",), stages[0].key)
+    assert others[:2] == stages[:2], "what is learned before real speech does not depend on who is left out"
+    assert (others[-1].leave_out, others[-1].start_from) == (("theo",), stages[1].key)
     assert {spec.recorded_share for spec in mini_stages(voices=0)} == {0.0}
 
 

@@ -268,6 +268,30 @@ def test_warping_moves_the_formant_and_not_the_pitch(factor):
     assert np.interp(100 * np.arange(8, 12), bins, power).min() > 20 * np.interp(850, bins, power)
 
 
+@pytest.mark.parametrize("factor", [0.7, 1.3, 1.8])
+def test_tempo_changes_length_and_not_pitch(factor):
+    """Faster is shorter at the same pitch and level; a clip too short for two frames comes back."""
+    fast = augment.change_tempo(tone(1.0, 200), factor)
+    assert fast.dtype == np.float32
+    assert fast.size == pytest.approx(RATE / factor, rel=0.04)
+    peak = np.argmax(np.abs(np.fft.rfft(fast * np.hanning(fast.size)))) * RATE / fast.size
+    assert peak == pytest.approx(200, abs=2)
+    assert float(np.abs(fast).max()) == pytest.approx(0.5, rel=0.1)
+    assert np.array_equal(augment.change_tempo(tone(0.05), factor), tone(0.05))
+
+
+def test_hurried_words_are_shorter_and_follow_the_seed():
+    """Each effect alone shortens a word or leaves it, by draws of the generator."""
+    wave = tone(0.6)
+    cut = augment.hurry(wave, np.random.default_rng(1), replace(NOTHING, crop=1.0))
+    assert wave.size - 2 * 0.05 * RATE <= cut.size < wave.size
+    quick = replace(NOTHING, tempo=1.0, tempo_factor=(1.5, 1.5))
+    assert augment.hurry(wave, np.random.default_rng(1), quick).size == pytest.approx(wave.size / 1.5, rel=0.05)
+    assert augment.hurry(wave, np.random.default_rng(1), NOTHING) is wave
+    batch = Bank([(takes(), 1.0)], augment.PRESETS["hurried"], 20.0).batch(3, 1, joined_only=True)
+    assert len({clip.samples.size for clip in batch}) == 1
+
+
 def test_warping_by_one_changes_nothing():
     """Analysis and synthesis alone give the clip back."""
     wave = digits.pink_noise(RATE, np.random.default_rng(3))

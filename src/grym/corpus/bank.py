@@ -18,7 +18,7 @@ import soxr
 
 from grym.audio import decode
 from grym.corpus import digits
-from grym.corpus.augment import Augmentation, augment, change_speed, warp_formants
+from grym.corpus.augment import Augmentation, augment, change_speed, hurry, warp_formants
 from grym.corpus.digits import RATE, WORDS
 from grym.corpus.manifest import read_manifest
 from grym.errors import AudioError, ConfigError
@@ -189,6 +189,7 @@ class Bank:
             same = [take for take in some if len(take.words) == count]
             if same:
                 wave = change_speed(_wave(same[0]), float(rng.uniform(*self._how.speed_factor)))
+                wave = hurry(wave, rng, self._how)
                 return Clip(wave, same[0].words, ())
         speakers = self._singles[group]
         takes = speakers[int(rng.integers(len(speakers)))]
@@ -200,7 +201,8 @@ class Bank:
         for index in range(count):
             take = takes[int(rng.integers(len(takes)))]
             wave = change_speed(_wave(take), speed * float(rng.uniform(0.94, 1.06)))
-            wave *= float(10 ** (rng.uniform(-4, 0) / 20))
+            wave = hurry(wave, rng, self._how)
+            wave = wave * np.float32(10 ** (rng.uniform(-4, 0) / 20))
             gap = int(rng.exponential(0.06) * RATE) if index else 0
             gap = min(gap, RATE // 2)
             pieces += [np.zeros(gap, np.float32), wave]

@@ -42,6 +42,7 @@ class TrainSpec:
         string_share: share of the synthetic voices' longer clips that were spoken as one string.
         recorded_share: share of clips from the voices of :mod:`grym.corpus.synthesizers`.
         fsdd_warps: copies of every real take with other formants.
+        augmentation: name in :data:`grym.corpus.augment.PRESETS`.
         leave_out: speakers of the real recordings that are not trained on.
         checkpoint_every: steps between checkpoints.
         average_decay: decay of the moving average of the weights, which is what is exported.
@@ -62,6 +63,7 @@ class TrainSpec:
     string_share: float = 0.4
     recorded_share: float = 0.0
     fsdd_warps: int = 0
+    augmentation: str = "wide"
     leave_out: tuple[str, ...] = ()
     checkpoint_every: int = 250
     average_decay: float = 0.999
@@ -176,14 +178,14 @@ def mini_stages(
 ) -> tuple[TrainSpec, ...]:
     """The stages of ``wav2vec2-mini``.
 
-    The first hears synthetic voices alone, so that what it knows about speech does not lean on a few people. The
-    second adds real speech.
+    The first hears synthetic voices alone, so that what it knows about speech does not lean on a few people; the
+    second hears them in a hurry and cut tightly. The third adds real speech.
 
     Args:
         seed: seed of everything that is drawn.
         voices: English voices of espeak-ng; 0 is no synthetic voice of any engine.
         scale: factor on every number of steps, for quick trials.
-        leave_out: real speakers that are not trained on; the first stage is the same whoever they are.
+        leave_out: real speakers that are not trained on; the stages before the last are the same.
     """
 
     def steps(count: int) -> int:
@@ -199,18 +201,25 @@ def mini_stages(
         recorded_share=0.6 if voices else 0.0,
         string_share=0.5,
     )
-    second = TrainSpec(
-        steps=steps(600),
+    second = dataclasses.replace(
+        first,
+        steps=steps(4000),
         alignment_steps=0,
         seed=seed + 1,
+        learning_rate=1.2e-3,
+        augmentation="hurried",
+        start_from=first.key,
+    )
+    third = dataclasses.replace(
+        second,
+        steps=steps(1200),
+        seed=seed + 2,
         learning_rate=8e-4,
-        voices=voices,
-        strings_per_voice=12,
         fsdd_share=0.4,
         fsdd_warps=3,
         recorded_share=0.36 if voices else 0.0,
         string_share=0.6,
         leave_out=leave_out,
-        start_from=first.key,
+        start_from=second.key,
     )
-    return first, second
+    return first, second, third

@@ -37,11 +37,12 @@ from transformers import (
 )
 
 from grym.config import AudioLimits
-from grym.corpus.augment import Augmentation
+from grym.corpus.augment import PRESETS
 from grym.corpus.bank import Bank, Clip, Take, load_fsdd, load_manifest, synthesize
 from grym.corpus.digits import RATE, WORDS, Samples
 from grym.corpus.recorded import kept, recorded_takes, voices_sha256
 from grym.corpus.synthesizers import installed
+from grym.errors import ConfigError
 from grym.models.lexicon import FILE as LEXICON_FILE
 from grym.models.recipe import FSDD_FIRST_TAKE, TrainData, TrainSpec
 
@@ -294,6 +295,9 @@ class Trainer:
 
 def build_bank(spec: TrainSpec, fsdd: Path | None, manifest: Path | None = None, cache: Path | None = None) -> Bank:
     """Real takes, synthetic voices and a manifest's clips, each where it is given, in the shares of the recipe."""
+    if spec.augmentation not in PRESETS:
+        msg = f"There is no augmentation {spec.augmentation!r}; known are {', '.join(sorted(PRESETS))}."
+        raise ConfigError(msg, code="unknown-option")
     real: list[Take] = []
     if fsdd is not None and spec.fsdd_share:
         real = load_fsdd(
@@ -309,7 +313,7 @@ def build_bank(spec: TrainSpec, fsdd: Path | None, manifest: Path | None = None,
     groups.append((kept(cache, name, lambda: synthesize(spec.voices, spec.strings_per_voice, seed)), rest))
     if manifest is not None:
         groups.append((load_manifest(manifest, AudioLimits()), rest))
-    return Bank(groups, Augmentation(), spec.batch_seconds, spec.string_share)
+    return Bank(groups, PRESETS[spec.augmentation], spec.batch_seconds, spec.string_share)
 
 
 def main() -> int:
