@@ -7,11 +7,12 @@ STAMP := $(VENV)/.installed
 export TQDM_DISABLE = 1
 export GX_ANALYTICS_ENABLED = false
 
-.PHONY: run test lint unit chaos ui train doctor corpus clean help
+.PHONY: deploy run test lint unit chaos ui train doctor corpus clean help
 
 help:
 	@echo "make run    compare two models on the bundled corpus"
 	@echo "make ui     the Prefect UI on what was run"
+	@echo "make deploy put pools, limits and deployments on the Prefect server"
 	@echo "make test   everything that has to hold: linters, types, tests, coverage"
 	@echo "make chaos  kills, full disks and floods, for real: long"
 	@echo "make train  train wav2vec2-mini (espeak-ng; GRYM_FSDD for real speech)"
@@ -46,8 +47,11 @@ chaos: $(STAMP)
 ui: $(STAMP)
 	@$(BIN)/python -m flows ui
 
+deploy: $(STAMP)
+	@$(BIN)/python -m flows deploy
+
 train: $(STAMP)
-	@$(BIN)/python -m flows train --install
+	@$(BIN)/python -m flows train --leave-one-out --install
 
 doctor: $(STAMP)
 	@$(BIN)/python -m flows doctor

@@ -10,14 +10,16 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
+from flows.corpus import commands
 from grym.errors import GrymError
 
 app = typer.Typer(
@@ -28,29 +30,33 @@ app = typer.Typer(
 )
 # A pipe has no width of its own, and a table that is cut helps nobody.
 out = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120")))
+HEAVY = ("great_expectations", "lancedb", "altair", "vl_convert")
 
 
-def _import_heavy() -> None:
-    for name in ("great_expectations", "lancedb", "altair", "vl_convert"):
+def _import_heavy(names: Iterable[str]) -> None:
+    for name in names:
         importlib.import_module(name)
 
 
 @contextmanager
-def _session(home: Path) -> Iterator[Any]:
+def _session(home: Path, needs: Iterable[str] = HEAVY) -> Iterator[Any]:
     """A Prefect server for the flow, with a quiet terminal; the run's log is in the UI."""
     from flows.server import server
+    from flows.trouble import explained
 
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("TQDM_DISABLE", "1")
     # Their imports take seconds, which pass while the server starts. Prefect itself has to wait for its address.
-    threading.Thread(target=_import_heavy, daemon=True).start()
-    with out.status("Starting the Prefect server", spinner="dots"):
-        entered = server(home)
-        found = entered.__enter__()
-    try:
-        yield found
-    finally:
-        entered.__exit__(None, None, None)
+    threading.Thread(target=_import_heavy, args=(needs,), daemon=True).start()
+    with explained(home):
+        with out.status("Starting the Prefect server", spinner="dots"):
+            entered = server(home)
+            found = entered.__enter__()
+        try:
+            with explained(home, found):
+                yield found
+        finally:
+            entered.__exit__(None, None, None)
 
 
 @app.command()
@@ -79,16 +85,27 @@ def compare(
     store = Store(settings.home)
     store.check_unlocked()
     with _session(settings.home) as server:
+        from flows.compare import Compared, finished
         from flows.compare import compare as compare_flow
         from flows.progress import shown
         from flows.server import drain
         from flows.show import show_verdict
 
-        with shown(out):
-            result = compare_flow(a=names["a"], b=names["b"], dataset=chosen, new=new)
+        stored: list[Compared] = []
+        finished.set(stored.append)
+        try:
+            with shown(out):
+                result = compare_flow(a=names["a"], b=names["b"], dataset=chosen, new=new)
+        except Exception:  # everything is stored by then; only the server missed the end, as the last line says
+            if not stored:
+                raise
+            result = stored[0]
         with out.status("Waiting until the server has recorded every task run"):
             recorded = drain(server.url, result.flow_run_id, result.task_runs)
     show_verdict(out, store, result)
+    for part in result.left_out:
+        say = f"Left out of the warehouse: {part}. Delete this file; what it held needs a new run."
+        out.print(say, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if recorded < result.task_runs:
         out.print(f"[yellow]The server recorded {recorded} of {result.task_runs} task runs.[/yellow]")
 
@@ -102,6 +119,9 @@ def train(
     manifest: Annotated[str, typer.Option(help="Further clips to train on, CSV or JSONL.")] = "",
     measure_on: Annotated[str, typer.Option(help="Dataset to measure on instead of the test splits.")] = "",
     *,
+    leave_one_out: Annotated[
+        bool, typer.Option("--leave-one-out", help="Also measure on real speakers that were left out, one by one.")
+    ] = False,
     install: Annotated[bool, typer.Option("--install", help="Replace the bundled checkpoint.")] = False,
 ) -> None:
     """Train wav2vec2-mini, or go on where a killed training stopped, and measure it."""
@@ -130,6 +150,7 @@ def train(
                 name=name,
                 manifest=manifest,
                 measure_on=measure_on,
+                leave_one_out=leave_one_out,
                 install=install,
             )
         drain(server.url, result.flow_run_id, result.task_runs)
@@ -154,6 +175,34 @@ def search(
 
 
 @app.command()
+def score(  # noqa: PLR0913 - the options of the command
+    references: Annotated[Path, typer.Option(help="What was said: NIST trn, .csv or .jsonl.")],
+    system: Annotated[list[str], typer.Option(help="NAME=FILE with the answers of one system; may be repeated.")],
+    json_file: Annotated[str | None, typer.Option("--json", help="Write all numbers to a file; - is stdout.")] = None,
+    normalizer: Annotated[str, typer.Option(help="none, basic or english, for references and answers.")] = "none",
+    speaker: Annotated[
+        str, typer.Option(help="auto (column, or the id up to - or _), none, or a regular expression: '(.{3})'.")
+    ] = "auto",
+    by: Annotated[list[str] | None, typer.Option(help="Column of the references to slice by; may be repeated.")] = None,
+    margin: Annotated[float, typer.Option(help="Equivalence margin of the WER as a fraction; 0 is none.")] = 0.005,
+    confidence: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.95,
+    *,
+    ignore_case: Annotated[bool, typer.Option("--ignore-case", help="Upper and lower case are the same.")] = False,
+) -> None:
+    """Score transcripts that exist already and test every pair of systems."""
+    from flows.score import named_systems, show, write_json
+    from grym.compare.scoreboard import Rules, score_files
+    from grym.compare.systems import Options
+
+    rules = Rules(normalizer=normalizer, ignore_case=ignore_case, speaker=speaker, by=by or ())
+    board = score_files(references, named_systems(system), rules, Options(confidence=confidence, margin=margin))
+    if json_file != "-":
+        show(out, board)
+    if json_file:
+        write_json(board, json_file)
+
+
+@app.command()
 def report(run: Annotated[str | None, typer.Argument(help="Run id; default: all of them.")] = None) -> None:
     """Publish the warehouse and render reports again from what is stored."""
     from flows.show import render_again
@@ -165,12 +214,83 @@ def report(run: Annotated[str | None, typer.Argument(help="Run id; default: all 
 
 
 @app.command()
-def datasets() -> None:
-    """List the datasets that grym.toml knows."""
-    from flows.show import show_datasets
-    from grym.config import load_settings
+def ask(
+    name: Annotated[str | None, typer.Argument(help="Name of a question; without it all of them are listed.")] = None,
+    variable: Annotated[
+        list[str] | None, typer.Option("--set", help="Variable of the question, such as run=ID; may be repeated.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the rows to this file as CSV.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the rows and their meaning to this file as JSON.")] = None,
+    *,
+    sql: Annotated[bool, typer.Option("--sql", help="Print the query instead of its answer.")] = False,
+) -> None:
+    """Answer one of the analysts' questions from the warehouse, or list them."""
+    from flows.ask import show_answer, show_questions, show_sql
 
-    show_datasets(out, load_settings())
+    if name is None:
+        show_questions(out)
+    elif sql:
+        show_sql(out, name)
+    else:
+        show_answer(out, name, variable or [], csv=csv, json=json)
+
+
+app.add_typer(commands(out), name="datasets")
+
+
+@app.command()
+def maintain(
+    min_parts: Annotated[int, typer.Option(help="Tables of complete runs with so many parts become one part.")] = 16,
+    keep_versions_hours: Annotated[float, typer.Option(help="Older versions of the feature store go.")] = 24.0,
+) -> None:
+    """Publish what has landed, put small parts together, tend the feature store, remove what dead processes left."""
+    from grym.config import ensure_home, load_settings
+
+    settings = load_settings()
+    ensure_home(settings)
+    with _session(settings.home, ("lancedb",)) as server:
+        from flows.maintain import maintain as maintain_flow
+        from flows.server import drain
+        from grym.maintain import lines
+
+        done = maintain_flow(min_parts=min_parts, keep_versions_hours=keep_versions_hours)
+        drain(server.url, done.flow_run_id, done.task_runs)
+    for step, said in lines(done).items():
+        out.print(f"{step}: {said}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def deploy(
+    *,
+    check: Annotated[
+        bool, typer.Option("--check", "--dry-run", help="Only read prefect.yaml and print what would be deployed.")
+    ] = False,
+    snapshot: Annotated[bool, typer.Option("--snapshot", help="Only renew docs/deployments.md.")] = False,
+) -> None:
+    """Put work pools, limits and the deployments of prefect.yaml on the Prefect server."""
+    from flows.deployments import ROOT, read_deployments
+    from grym.config import ensure_home, load_settings
+
+    if check or snapshot:
+        from flows.snapshot import PAGE, renew
+        from flows.snapshot import snapshot as page_of
+
+        page = page_of(read_deployments(), load_settings(ROOT / "grym.toml"))
+        if check:
+            print(page, end="")
+        else:
+            out.print(f"{'Renewed' if renew(page) else 'Up to date'}: {PAGE.relative_to(ROOT)}")
+        return
+    settings = load_settings()
+    ensure_home(settings)
+    plan = read_deployments()
+    with _session(settings.home, ()) as server:
+        from flows.deploy import deploy as put
+        from flows.deploy import show
+
+        with out.status("Deploying"):
+            deployed = put(plan)
+        show(out, deployed, server)
 
 
 @app.command()
@@ -195,7 +315,7 @@ def main() -> None:
     try:
         app()
     except GrymError as error:
-        Console(stderr=True).print(f"[bold red]error:[/bold red] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
 
 

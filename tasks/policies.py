@@ -5,6 +5,8 @@ Knows nothing about audio. Delays are seconds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from prefect.cache_policies import NO_CACHE
@@ -40,3 +42,37 @@ def inference(device_tag: str, attempts: int) -> dict[str, Any]:
         "retry_jitter_factor": RETRY_JITTER,
         "retry_condition_fn": retry_by_category,
     }
+
+
+# What writes to a shared store waits for its turn by a lock file; a lock that is not given in time may be later.
+STORAGE: Final[dict[str, Any]] = {
+    **PLAIN,
+    "retries": 2,
+    "retry_delay_seconds": RETRY_DELAY_SECONDS,
+    "retry_jitter_factor": RETRY_JITTER,
+    "retry_condition_fn": retry_by_category,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A work pool of process workers: its name, how many flow runs at once, and what for."""
+
+    name: str
+    runs: int
+    purpose: str
+
+
+# One flow run at a time: a second one on the same cores or device would spoil the first one's latency figures.
+POOLS: Final = (
+    Pool("cpu", 1, "Models on the processor, and everything that only reads and writes stores."),
+    Pool("gpu", 1, "Models on CUDA; start its worker on the machine that has the device."),
+)
+
+# Task runs at once, over all processes that use the server, by tag. They guard what the pools do not see: flows from
+# the command line. A killed holder's slot is free again after a minute.
+TAG_LIMITS: Final[Mapping[str, int]] = {"cpu": 2, "gpu": 1, "publish": 1}
+
+# Slots that code asks for by name.
+MAINTENANCE: Final = "maintenance"
+GLOBAL_LIMITS: Final[Mapping[str, int]] = {MAINTENANCE: 1}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from grym.compare.evaluate import SliceRate, evaluate
+from grym.compare.evaluate import SliceRate, evaluate, measure, pooled
+from grym.compare.plan import check_entries, distinct
 from grym.config import ModelSpec, Settings
 from grym.corpus.loaders import load_dataset
 from grym.models.recipe import TrainSpec
 from grym.models.training_process import train
+from grym.scratch import scratch_folder
 from grym.worker import Worker
 from tasks.policies import PLAIN, retry_by_category
 
@@ -41,8 +45,33 @@ def train_stage(spec: TrainSpec, out: Path, *, fsdd: Path | None, manifest: Path
 @task(name="evaluate", **PLAIN)
 def evaluate_model(folder: Path, dataset: str, precision: str, settings: Settings) -> list[SliceRate]:
     """Word error rates of an exported checkpoint on a dataset, in all and by slice."""
+    with _worker(folder, precision, settings) as worker:
+        return evaluate(worker, load_dataset(dataset, settings), settings)
+
+
+@task(name="evaluate-unheard", **PLAIN)
+def evaluate_unheard(folders: Mapping[str, Path], dataset: str, settings: Settings) -> list[SliceRate]:
+    """Word error rates on speakers that a model never heard: each by the model that was trained without them.
+
+    Args:
+        folders: speaker -> the checkpoint trained without that speaker.
+        dataset: name of the dataset; clips of other speakers are not read.
+        settings: for limits and scoring.
+    """
+    known = load_dataset(dataset, settings).entries
+    parts = []
+    for speaker, folder in folders.items():
+        entries = [entry for entry in known if entry.speaker == speaker]
+        usable, _ = distinct(check_entries(entries, settings.audio)[0])
+        with _worker(folder, "fp32", settings) as worker:
+            parts.append(measure(worker, usable, settings))
+    return pooled(parts)
+
+
+@contextmanager
+def _worker(folder: Path, precision: str, settings: Settings) -> Iterator[Worker]:
     options = {"path": str(folder.resolve()), "precision": precision}
     spec = ModelSpec(name="trained", adapter="wav2vec2", options=options)
-    with Worker(spec, settings.worker, settings.home / "scratch" / "evaluate") as worker:
+    with scratch_folder(settings.home, "evaluate") as scratch, Worker(spec, settings.worker, scratch) as worker:
         worker.start()
-        return evaluate(worker, load_dataset(dataset, settings), settings)
+        yield worker

@@ -6,6 +6,7 @@ Knows the schema's types and how to write safely; not where parts lie. Times are
 from __future__ import annotations
 
 import errno
+import json
 import math
 import os
 import tempfile
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from grym.schema import Table
 
 UNREADABLE: Final = (OSError, ValueError, pa.ArrowException)  # what reading a damaged part raises
+COMPACTED: Final = "0+compacted-"  # sorts before every part's name, so that a part landed again later still wins
+_COVERS: Final = b"grym.covers"
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # what a full disk, quota or limit says
+FULL_HINT: Final = "Free space, then give the same command again; it goes on where it stopped."
 
 
 def to_arrow(table: Table, rows: Sequence[Mapping[str, object]], run_id: str) -> Any:
@@ -92,6 +96,28 @@ def load(path: Path, table: Table) -> Any:
     return pa.Table.from_arrays(columns, schema=wanted)
 
 
+def covering(rows: Any, names: Mapping[str, str]) -> Any:
+    """Arrow rows that say which parts they were put together from: name and sha256 of each part's bytes."""
+    return rows.replace_schema_metadata({_COVERS: json.dumps(names, sort_keys=True)})
+
+
+def covered(path: Path) -> dict[str, str]:
+    """The parts that a compacted part was put together from, by name; empty for any other part.
+
+    Raises:
+        OSError, ValueError, pyarrow.ArrowException: the file is damaged or gone (:data:`UNREADABLE`).
+    """
+    if not name_of(path).startswith(COMPACTED):
+        return {}
+    found = pq.read_schema(pa.BufferReader(path.read_bytes())).metadata or {}
+    return dict(json.loads(found.get(_COVERS, b"{}")))
+
+
+def name_of(path: Path) -> str:
+    """A part's name, from its file's."""
+    return path.name.removeprefix("part-").removesuffix(".parquet")
+
+
 def write(path: Path, content: memoryview) -> None:
     """Write beside the target, flush to the disk, rename: the target is whole or as before."""
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".tmp", dir=path.parent)
@@ -123,6 +149,22 @@ def reason(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
+def why_full(error: BaseException) -> str | None:
+    """What a full disk, quota or limit on file sizes is called in an error, anywhere in a library's message."""
+    number = error.errno if isinstance(error, OSError) else None
+    return next((os.strerror(known) for known in FULL if number == known or os.strerror(known) in str(error)), None)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the reason of an error is a full disk, quota or limit on file sizes."""
+    return why_full(error) is not None
+
+
+def full(message: str, hint: str = FULL_HINT) -> ResourceError:
+    """The error of a full disk; trying again at once would meet the same disk."""
+    return ResourceError(message, code="disk-full", hint=hint, retryable=False)
+
+
 @contextmanager
 def disk(what: str) -> Iterator[None]:
     """Turn a failing disk into a typed error.
@@ -136,8 +178,7 @@ def disk(what: str) -> Iterator[None]:
     except GrymError:
         raise
     except OSError as error:
-        if error.errno in FULL:
-            msg = f"{what} could not be written: {reason(error)}."
-            raise ResourceError(msg, code="disk-full", hint="Free space, then run the same command again.") from error
         msg = f"{what} could not be written: {reason(error)}."
+        if is_full(error):
+            raise full(msg) from error
         raise StorageError(msg, code="not-writable", hint="Check the home folder and its permissions.") from error

@@ -114,7 +114,8 @@ def change_tempo(samples: Samples, factor: float, frame: int = 480, search: int 
         piece = padded[search + position : search + position + frame]
         out[index * hop : index * hop + frame] += piece * window
         weight[index * hop : index * hop + frame] += window
-    return out / np.maximum(weight, 0.1)
+    stretched: Samples = (out / np.maximum(weight, 0.1)).astype(np.float32)
+    return stretched
 
 
 def warp_formants(samples: Samples, factor: float, frame: int = 512, lifter: int = 28) -> Samples:
