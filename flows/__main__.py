@@ -45,12 +45,13 @@ def _session(home: Path, needs: Iterable[str] = HEAVY) -> Iterator[Any]:
     from flows.trouble import explained
 
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_INTERNAL_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("TQDM_DISABLE", "1")
     # Their imports take seconds, which pass while the server starts. Prefect itself has to wait for its address.
     threading.Thread(target=_import_heavy, args=(needs,), daemon=True).start()
     with explained(home):
         with out.status("Starting the Prefect server", spinner="dots"):
-            entered = server(home)
+            entered = server(home, guard=True)
             found = entered.__enter__()
         try:
             with explained(home, found):
@@ -316,6 +317,9 @@ def main() -> None:
         app()
     except GrymError as error:
         Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        if error.code == "server-died":
+            sys.stdout.flush()
+            os._exit(2)  # at a usual exit Prefect tries for minutes to reach a server that is gone
         sys.exit(2)
 
 

@@ -7,14 +7,16 @@ Run: ``python -m flows compare --a wav2vec2-mini --b wav2vec2-mini-int8 --datase
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from prefect import flow, runtime
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -31,7 +33,9 @@ from grym.corpus.manifest import Dataset
 from grym.environment import hardware, versions
 from grym.errors import ConfigError
 from grym.memory.features import FeatureStore
+from grym.parts import disk
 from grym.quality import Judgement
+from grym.scratch import scratch_folder
 from grym.store import Store
 from reports import VIEWS
 from tasks import policies
@@ -46,7 +50,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What a comparison leaves: where things are, and how many task runs it made."""
+    """What a comparison leaves.
+
+    Attributes:
+        run_id: the run.
+        resumed: whether an unfinished run was finished.
+        verdict: who is better.
+        sentence: the verdict in one sentence.
+        warehouse: the DuckDB file.
+        report: the HTML page.
+        task_runs: how many task runs the server has to know about.
+        flow_run_id: id of the flow run in Prefect.
+        left_out: stored parts that cannot be read and are missing from the warehouse, each with its reason.
+    """
 
     run_id: str
     resumed: bool
@@ -56,6 +72,11 @@ class Compared:
     report: str
     task_runs: int
     flow_run_id: str
+    left_out: tuple[str, ...] = ()
+
+
+# Told the result as soon as everything is stored: Prefect hands it on only if its server lives to record the end.
+finished: ContextVar[Callable[[Compared], None] | None] = ContextVar("finished", default=None)
 
 
 @flow(
@@ -85,17 +106,23 @@ def compare(
     settings = with_names(load_settings(), a=a, b=b, dataset=dataset)
     counter = _Counter()
     found = load_dataset(dataset, settings)
-    with _starting(settings, {"a": a, "b": b}) as starting:
+    with (
+        scratch_folder(settings.home, "compare") as scratch,
+        _starting(settings, {"a": a, "b": b}, scratch) as starting,
+    ):
         usable, refused, judgements = _check(found, settings, counter)
         arms = starting.result()
         facts = {letter: f"{arms[letter].card.revision} {arms[letter].card.rung}" for letter in ARMS}
         key = run_key(usable, facts, settings, suites_digest())
-        with _only_one(settings, key):
-            store = Store(settings.home)
+        store = Store(settings.home)
+        with _only_one(store, key):
             done = _complete(settings.home)
             plan = make_plan(usable, key, settings.compare, store, new=new, complete=done)
             session = Session(settings, plan, arms, store, FeatureStore(settings.home), judge, found.name)
-            return _run(session, refused, judgements, counter)
+            result = _run(session, refused, judgements, counter)
+            if (see := finished.get()) is not None:
+                see(result)
+            return result
 
 
 def _run(session: Session, refused: Sequence[Refused], judgements: Sequence[Judgement], counter: _Counter) -> Compared:
@@ -109,7 +136,7 @@ def _run(session: Session, refused: Sequence[Refused], judgements: Sequence[Judg
     session.open(refused, judgements, facts)
     for letter in ARMS:
         _throughput(session, letter, counter)
-    if "latency" not in store.landed("operations", plan.run):
+    if session.needs_latency():
         counter.add(1 + len(ARMS))
         for letter in ARMS:  # also after a resume, when this process has not asked the models anything yet
             _warm_up(session, letter)
@@ -119,7 +146,7 @@ def _run(session: Session, refused: Sequence[Refused], judgements: Sequence[Judg
     verdict = score_and_test(_as_is(session))
     session.close(facts)
     tell("latency, scores, report", 2, 4)
-    warehouse = publish(store, VIEWS)
+    published = publish(store, VIEWS)
     tell("latency, scores, report", 3, 4)
     page = report(store, plan.run, settings, _as_is({clip.clip_id: clip.entry for clip in plan.clips}))
     return Compared(
@@ -127,18 +154,19 @@ def _run(session: Session, refused: Sequence[Refused], judgements: Sequence[Judg
         resumed=plan.resumed,
         verdict=str(verdict["verdict"]),
         sentence=str(verdict["sentence"]),
-        warehouse=str(warehouse),
+        warehouse=str(published.path),
         report=str(page),
         task_runs=counter.value,
         flow_run_id=facts["flow_run_id"],
+        left_out=tuple(f"{part.path.relative_to(store.home)}: {part.reason}" for part in published.skipped),
     )
 
 
 @contextmanager
-def _starting(settings: Settings, names: dict[str, str]) -> Iterator[Future[dict[str, Arm]]]:
+def _starting(settings: Settings, names: dict[str, str], scratch: Path) -> Iterator[Future[dict[str, Arm]]]:
     """Load the models while the clips are checked; whatever was started is stopped at the end."""
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(start_arms, settings, names, settings.home / "scratch")
+        future = pool.submit(start_arms, settings, names, scratch)
         try:
             yield future
         finally:
@@ -211,17 +239,20 @@ def _complete(home: Path) -> frozenset[str]:
 
 
 @contextmanager
-def _only_one(settings: Settings, key: str) -> Iterator[None]:
-    """Hold the lock of a question, so that two processes never work on the same run."""
-    folder = settings.home / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{key[:12]}.lock")
+def _only_one(store: Store, key: str) -> Iterator[None]:
+    """Hold the lock of a question, so that two processes never work on the same run; it names its holder."""
+    with disk("The lock of the run"):
+        lock = store.question_lock(key)
+        held = Path(lock.lock_file)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            said = held.read_text(encoding="utf-8", errors="replace").strip()
+            msg = f"The same comparison is already running on this home, in {said or 'another process'}."
+            raise ConfigError(msg, code="already-running", hint="Wait for it, or stop it first.") from error
     try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        msg = "The same comparison is already running on this home."
-        raise ConfigError(msg, code="already-running", hint="Wait for it, or stop it first.") from error
-    try:
+        with disk("The lock of the run"):
+            held.write_text(f"process {os.getpid()}", encoding="utf-8")
         yield
     finally:
         lock.release()

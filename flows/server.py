@@ -22,11 +22,12 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flows._prefect import api, process
+from flows._prefect.guard import guarded
 from flows._prefect.place import Place, Record
 from grym.errors import ConfigError, WorkerError
 
@@ -79,7 +80,9 @@ class State:
 
 
 @contextmanager
-def server(home: Path, *, keep: bool = False, start_seconds: float = START_SECONDS) -> Iterator[Server]:
+def server(
+    home: Path, *, keep: bool = False, guard: bool = False, start_seconds: float = START_SECONDS
+) -> Iterator[Server]:
     """Have a Prefect server for the code inside, and Prefect's settings point at it.
 
     ``PREFECT_API_URL`` in the environment wins: that server is used and
@@ -90,6 +93,7 @@ def server(home: Path, *, keep: bool = False, start_seconds: float = START_SECON
     Args:
         home: home of everything stored; the server's database goes to ``home/prefect``.
         keep: leave the server running afterwards.
+        guard: bring it back, at its address and on its database, if it dies meanwhile.
         start_seconds: how long it may take to answer.
 
     Raises:
@@ -103,7 +107,8 @@ def server(home: Path, *, keep: bool = False, start_seconds: float = START_SECON
     place = _place(home)
     record, ours, lease = _join(place, keep=keep, seconds=start_seconds)
     try:
-        with _settings(_client_environment(place, record)):
+        watch = guarded(place, start_seconds) if guard else nullcontext()
+        with _settings(_client_environment(place, record)), watch:
             try:
                 yield Server(record.url, record.pid, ours, record.ui)
             finally:

@@ -11,8 +11,7 @@ from rich.table import Table
 
 from grym.compare.summary import ArmSummary, arm_summary
 from grym.config import Settings
-from grym.corpus.loaders import load_dataset
-from grym.errors import ConfigError, GrymError
+from grym.errors import ConfigError
 from grym.store import RunRef, Store
 
 if TYPE_CHECKING:
@@ -128,22 +127,6 @@ def show_matches(out: Console, matches: Sequence[Match]) -> None:
             str(facts.get("speaker", "")),
             f"{float(str(facts.get('seconds', 0))):.2f}",
         )
-    out.print(table)
-
-
-def show_datasets(out: Console, settings: Settings) -> None:
-    """Registered datasets: how many clips, or why they cannot be read."""
-    table = Table(title="Datasets", title_justify="left")
-    for column in ("name", "loader", "clips", "refused", "slices"):
-        table.add_column(column)
-    for name, spec in sorted(settings.datasets.items()):
-        try:
-            found = load_dataset(name, settings)
-        except GrymError as error:
-            table.add_row(name, spec.loader, "", "", error.message)
-            continue
-        slices = sorted({column for entry in found.entries for column in entry.slices})
-        table.add_row(name, spec.loader, str(len(found.entries)), str(len(found.rejected)), ", ".join(slices))
     out.print(table)
 
 

@@ -16,6 +16,7 @@ import sys
 import time
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,18 @@ def running(place: Place, seconds: float) -> Record:
         stop(place, record)
     place.forget()
     return _start(place, seconds)
+
+
+def back(place: Place, seconds: float) -> None:
+    """Start the server on record again, at its port, unless it runs.
+
+    Raises:
+        WorkerError: it died again, did not answer within ``seconds``, or its port is taken.
+    """
+    record = place.record()
+    if record is not None and not record.alive:
+        again = _launch(place, record.port, seconds)
+        place.write(replace(again, keep=record.keep))
 
 
 def stop(place: Place, record: Record) -> None:

@@ -33,7 +33,7 @@ def versions() -> str:
 def hardware() -> str:
     """Processor, cores, memory in GiB, accelerators, as a JSON object."""
     facts = {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count() or 0,
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "accelerators": ", ".join(_accelerators()) or "none",
@@ -42,7 +42,8 @@ def hardware() -> str:
     return json.dumps(facts)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of the CPU."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as stream:  # noqa: PTH123 - a pseudo file
             for line in stream:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from grym.describe import View, arrow_schema, ddl, literal, quoted, view_ddl
 from grym.errors import GrymError, ResourceError, StorageError
-from grym.parts import UNREADABLE, full, is_full, load, reason
+from grym.parts import FULL_HINT, UNREADABLE, full, load, reason, why_full
 from grym.schema import TABLES, Table
 
 if TYPE_CHECKING:
@@ -153,7 +153,9 @@ def _execute(connection: duckdb.DuckDBPyConnection, statements: Iterable[str]) -
     connection.commit()
 
 
-def _bad_view(view: View, error: duckdb.Error) -> StorageError:
+def _bad_view(view: View, error: duckdb.Error) -> GrymError:
+    if why_full(error):
+        return _unbuilt(error)
     msg = f"The view {view.name!r} is not valid: {reason(error)}."
     return StorageError(msg, code="bad-view", hint=f"Mend {view.name}.sql; the previous warehouse is unchanged.")
 
@@ -175,10 +177,11 @@ def _unopened(error: duckdb.Error) -> StorageError:
 
 
 def _unbuilt(error: duckdb.Error) -> GrymError:
-    msg = f"The warehouse could not be built: {reason(error)}."
+    full_reason = why_full(error)
+    msg = f"The warehouse could not be built: {full_reason or reason(error)}."
     hint = "The previous warehouse is unchanged; mend the cause and publish again."
     if isinstance(error, duckdb.OutOfMemoryException):
         return ResourceError(msg, code="no-memory", hint=hint)
-    if is_full(error):
-        return full(msg, hint)
+    if full_reason:
+        return full(msg, f"{FULL_HINT} The previous warehouse is unchanged.")
     return StorageError(msg, code="publish-failed", hint=hint)

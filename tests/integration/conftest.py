@@ -3,80 +3,19 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import shutil
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import ROOT, Project
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "datasets/digits/test"
-MODELS = """
-[models.mini]
-adapter = "wav2vec2"
-options = { path = "bundled:wav2vec2-mini", precision = "fp32" }
-[models.mini-int8]
-adapter = "wav2vec2"
-options = { path = "bundled:wav2vec2-mini", precision = "int8" }
-[models.mini-degraded]
-adapter = "wav2vec2"
-options = { path = "bundled:wav2vec2-mini", precision = "fp32", weight_noise = 0.7, seed = 1 }
-[models.no-weights]
-adapter = "wav2vec2"
-options = { path = "empty-model" }
-"""
-
-
-@dataclass(frozen=True)
-class Project:
-    """A folder with grym.toml and data, and the environment to run the command line in."""
-
-    folder: Path
-    environment: dict[str, str]
-
-    @property
-    def home(self) -> Path:
-        """Where everything is stored."""
-        return Path(self.environment["GRYM_HOME"])
-
-    def at(self, home: str) -> Project:
-        """The same project with another home."""
-        return Project(self.folder, {**self.environment, "GRYM_HOME": str(self.folder / home)})
-
-    def bare(self) -> Project:
-        """The same project without coverage in its processes: quicker, and killed ones leave none anyway."""
-        kept = {key: value for key, value in self.environment.items() if not key.startswith("COVERAGE_")}
-        return Project(self.folder, kept)
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start ``python -m flows`` and do not wait."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "flows", *arguments],
-            cwd=ROOT, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-    def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run ``python -m flows`` to its end and check the exit code."""
-        process = self.start(*arguments)
-        stdout, stderr = process.communicate(timeout=240)
-        assert process.returncode == code, f"exit {process.returncode}\n{stdout}\n{stderr}"
-        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-
-    def models(self, **scripts: dict[str, object]) -> None:
-        """Write grym.toml with the bundled models and fake ones with these options."""
-        lines = [MODELS, "[compare]", "batch_clips = 6", "latency_clips = 8", "[worker]", "threads = 1"]
-        for name, options in scripts.items():
-            fields = ", ".join(f"{key} = {json.dumps(value)}" for key, value in options.items())
-            lines += [f"[models.{name}]", 'adapter = "fake"', f"options = {{ {fields} }}"]
-        (self.folder / "grym.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,85 +11,13 @@ import duckdb
 import httpx
 import numpy as np
 import polars as pl
-import psutil
-import pytest
 import soundfile
 
-from grym.schema import TABLES
 from grym.store import Store
+from tests.support import assert_same, end, kill, parts, run_id, wait, workers
 
 Rows = Callable[..., list[dict[str, str]]]
 Write = Callable[..., Path]
-
-# What may differ between a run that was killed and one that was not: time, ids, resources, attempts.
-VOLATILE = {
-    "run_id", "at", "flow_run_id", "wall_seconds", "compute_seconds", "cpu_seconds", "peak_rss_mb", "load_seconds",
-    "worker_pid",
-}  # fmt: skip
-TIMED = {"latency_p50", "latency_p95", "rtfx", "peak_rss_mb"}
-
-
-def _run_id(home: Path) -> str:
-    return str(Store(home).runs()["run_id"][0])
-
-
-def _stable(home: Path) -> dict[str, pl.DataFrame]:
-    """Every table without what may differ, in a fixed order."""
-    store = Store(home)
-    tables = {}
-    for name in TABLES:
-        frame = store.read(name)
-        if name == "attempts":
-            continue
-        if name == "comparisons":
-            frame = frame.filter(~pl.col("metric").is_in(TIMED))
-        if name == "operations":
-            frame = frame.filter(pl.col("pass") != "warmup")
-        if name == "quality":  # times themselves differ, that they were judged does not
-            measured = pl.col("suite") == "response_time"
-            frame = frame.with_columns(pl.when(measured).then(pl.lit("")).otherwise("observed").alias("observed"))
-        kept = [column for column in frame.columns if column not in VOLATILE]
-        tables[name] = frame.select(kept).sort(kept)
-    return tables
-
-
-def _same(left: Path, right: Path) -> None:
-    first, second = _stable(left), _stable(right)
-    for name, frame in first.items():
-        assert frame.equals(second[name]), f"table {name} differs"
-
-
-def _workers(flow_pid: int) -> list[psutil.Process]:
-    try:
-        children = psutil.Process(flow_pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-    return [child for child in children if any("worker" in part for part in _command(child))]
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []
-
-
-def _wait(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    pytest.fail("nothing happened in time")
-
-
-def _parts(home: Path, table: str = "outcomes") -> dict[str, int]:
-    """Landed parts with the time they were written."""
-    return {
-        path.relative_to(home).as_posix(): path.stat().st_mtime_ns
-        for path in home.glob(f"landing/{table}/*/*/*.parquet")
-    }
 
 
 def test_two_real_models_are_compared_and_everything_is_left_behind(
@@ -105,7 +30,7 @@ def test_two_real_models_are_compared_and_everything_is_left_behind(
     assert "WER %" in done.stdout
     assert "warehouse.duckdb" in done.stdout
     assert "Traceback" not in done.stderr
-    run = _run_id(project.home)
+    run = run_id(project.home)
     with duckdb.connect(str(project.home / "warehouse.duckdb"), read_only=True) as warehouse:
         summary = warehouse.sql("SELECT * FROM ab_summary").pl()
         assert summary.height == 1
@@ -209,34 +134,24 @@ def test_a_flow_killed_anywhere_is_resumed_to_the_same_result(project: Any, digi
     command = ("compare", "--a", "left", "--b", "right", "--dataset", manifest)
     whole = project.at("whole")
     whole.run(*command)
-    total = len(_parts(whole.home))
+    total = len(parts(whole.home))
     killed = project.at("killed")
     before: dict[str, int] = {}
     for moment in (0.1, 0.5, 0.8):
         flow = killed.start(*command)
-        _wait(lambda share=moment: len(_parts(killed.home)) >= share * total)
-        workers = _workers(flow.pid)
-        flow.send_signal(signal.SIGKILL)
-        flow.communicate()
-        now = _parts(killed.home)
+        wait(lambda share=moment: len(parts(killed.home)) >= share * total)
+        kill(flow)
+        now = parts(killed.home)
         assert {name: now[name] for name in before} == before
         assert len(before) < len(now) < total
         before = now
-        _wait(lambda gone=workers: not any(_alive(worker) for worker in gone), 30)
     resumed = killed.run(*command)
     assert "resumed" in resumed.stdout
-    after = _parts(killed.home)
+    after = parts(killed.home)
     assert {name: after[name] for name in before} == before
-    _same(whole.home, killed.home)
+    assert_same(whole.home, killed.home)
     calls = Store(killed.home).read("operations").filter(pl.col("pass") == "throughput")
     assert calls.height == calls.select("arm", "call").unique().height == total
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_a_run_killed_after_its_last_batch_only_finishes(project: Any, digits: tuple[Rows, Write]) -> None:
@@ -247,17 +162,16 @@ def test_a_run_killed_after_its_last_batch_only_finishes(project: Any, digits: t
     project.models(left={"script": '{"*": "one"}'}, right={"script": '{"*": "two"}'})
     command = ("compare", "--a", "left", "--b", "right", "--dataset", manifest)
     flow = project.start(*command)
-    _wait(lambda: list(project.home.glob("landing/comparisons/*/*/*.parquet")))
-    flow.send_signal(signal.SIGKILL)
-    flow.communicate()
-    before = _parts(project.home)
+    wait(lambda: list(project.home.glob("landing/comparisons/*/*/*.parquet")))
+    kill(flow)
+    before = parts(project.home)
     assert not list((project.home / "reports").glob("*.html")), "the flow was faster than the kill"
     project.run(*command)
-    assert _parts(project.home) == before
-    assert (project.home / "reports" / f"{_run_id(project.home)}.html").is_file()
+    assert parts(project.home) == before
+    assert (project.home / "reports" / f"{run_id(project.home)}.html").is_file()
     again = project.run(*command)
     assert "-2" in again.stdout
-    assert len(_parts(project.home)) == 2 * len(before)
+    assert len(parts(project.home)) == 2 * len(before)
 
 
 def test_a_worker_killed_in_a_call_costs_a_retry_and_nothing_else(project: Any, digits: tuple[Rows, Write]) -> None:
@@ -265,24 +179,24 @@ def test_a_worker_killed_in_a_call_costs_a_retry_and_nothing_else(project: Any, 
     project = project.bare()
     rows, write = digits
     manifest = str(write(project.folder / "set", rows(12)))
+    # The first call that has a sixth clip, a whole batch, hangs; the file says that it has begun.
+    begun = project.folder / "begun"
+    script = {"*": "one two", "#5": {"do": "hang", "first": 1, "text": "one two"}}
     project.models(
-        left={"script": '{"*": "one two"}', "latency_seconds": 2.5},
+        left={"script": json.dumps(script), "state": str(begun)},
         right={"script": '{"*": "one three"}'},
     )
     flow = project.start("compare", "--a", "left", "--b", "right", "--dataset", manifest)
-    _wait(lambda: len(_parts(project.home)) >= 1)
-    time.sleep(1.2)  # the next call has begun by then, and lasts 2.5 s
-    victims = _workers(flow.pid)
-    assert victims
+    wait(begun.exists)
+    victims = workers(flow.pid)
+    assert len(victims) == 2
     for victim in victims:
-        os.kill(victim.pid, signal.SIGKILL)
-    stdout, stderr = flow.communicate(timeout=240)
-    assert flow.returncode == 0, stdout + stderr
+        victim.kill()
+    end(flow)
     store = Store(project.home)
     assert set(store.read("outcomes")["status"]) == {"ok"}
     attempts = store.read("attempts")
-    assert attempts.height >= 1
-    assert set(attempts["category"]) == {"worker"}
+    assert attempts.select("arm", "attempt", "category", "action").rows() == [("a", 1, "worker", "retry")]
     assert attempts["retryable"].all()
 
 

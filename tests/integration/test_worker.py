@@ -19,7 +19,7 @@ import grym
 from grym.config import ModelSpec, WorkerLimits
 from grym.errors import AudioError, ConfigError, DeadlineError, ModelError, ResourceError, WorkerError
 from grym.models import AudioClip, Options
-from grym.worker import Exit, Worker, client, process
+from grym.worker import Exit, Worker, client, process, shared
 
 SOURCE = Path(grym.__file__).parents[1]
 ENTRY = SOURCE / "grym" / "worker" / "__main__.py"
@@ -283,6 +283,47 @@ def test_a_restart_with_other_weights_is_refused(make):
     assert worker.pid is None
 
 
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no memory files")
+def test_shared_memory_is_used_and_gone_with_either_end(make):
+    """Much audio goes through it, more than it holds through the pipe; a kill of the child leaves no descriptor."""
+    loud = AudioClip("loud", np.linspace(-1, 1, 200_000, dtype=np.float32), 16_000)
+    huge = AudioClip("huge", np.full(shared.BYTES // 4 + 1, 0.5, np.float32), 16_000)
+    worker = make(spec())
+    worker.start()
+    before = open_memories(os.getpid())
+    assert before == 1
+    assert open_memories(worker.pid) == 1
+    for batch in ([loud, clip("b")], [huge], [clip("b"), loud]):
+        measured, _ = worker.analyze(batch)
+        assert [m["peak"] for m in measured] == [pytest.approx(np.abs(c.samples).max()) for c in batch]
+    murder(worker.pid)
+    worker.process([loud], Options())
+    assert open_memories(os.getpid()) == before
+    worker.close()
+    assert open_memories(os.getpid()) == 0
+
+
+def open_memories(pid):
+    """How many descriptors of a process are memory files of ours."""
+    links = list(Path(f"/proc/{pid}/fd").iterdir())  # one of them is this listing's own, gone by now
+    return sum("grym-audio" in str(link.readlink()) for link in links if link.is_symlink())
+
+
+def test_a_child_that_declines_shared_memory_gets_frames(make, monkeypatch):
+    """A worker of another make that does not know the offer answers as before."""
+    monkeypatch.setattr(process.ChildProcess, "offer", lambda _self: {})
+    worker = make(spec())
+    worker.process([AudioClip("a", np.zeros(100_000, np.float32), 16_000)], Options())
+    assert open_memories(os.getpid()) == 0
+
+
+def test_a_child_is_told_where_to_remember(tmp_path, plugins):
+    """The cache folder is the client's, not the scratch folder."""
+    model, folder = spec(adapter="odd_models:Mirror"), tmp_path / "cache"
+    with Worker(model, WorkerLimits(), tmp_path / "scratch", plugins=[plugins], cache=folder) as worker:
+        assert worker.ping()["environ"]["GRYM_CACHE"] == str(folder)
+
+
 def test_a_child_sees_nothing_it_should_not(make, monkeypatch, tmp_path):
     """No secrets, its scratch folder as home and working directory, an empty input, no torch, its own group."""
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
@@ -292,7 +333,8 @@ def test_a_child_sees_nothing_it_should_not(make, monkeypatch, tmp_path):
     seen = make(spec(adapter="odd_models:Mirror"), threads=3).ping()
     scratch = str(tmp_path / "scratch")
     environ = {k: v for k, v in seen["environ"].items() if not k.startswith("COVERAGE_")}
-    allowed = {*process.INHERITED, "HOME", "TMPDIR", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"}
+    ours = {"HOME", "TMPDIR", "OMP_NUM_THREADS", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", *process.COMPUTING}
+    allowed = {*process.INHERITED, *ours}
     assert set(environ) - {"LC_CTYPE"} <= allowed  # Python adds LC_CTYPE itself under the C locale
     assert "secret" not in json.dumps(environ)
     assert (environ["HOME"], environ["TMPDIR"], seen["cwd"]) == (scratch, scratch, scratch)

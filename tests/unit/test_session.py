@@ -16,9 +16,10 @@ from grym.compare.plan import check_entries, make_plan
 from grym.compare.session import ARMS, Arm, Session
 from grym.config import CompareSettings, ModelSpec, Settings, WorkerLimits
 from grym.corpus.manifest import Entry
-from grym.errors import DeadlineError, GrymError, QualityError, WorkerError
+from grym.errors import DeadlineError, GrymError, QualityError, ResourceError, WorkerError
 from grym.memory.features import FeatureStore, space_name
 from grym.models.fake import FakeModel, FakeOptions
+from grym.parts import full
 from grym.quality import Judgement
 from grym.schema import TABLES
 from grym.store import RunRef, Store
@@ -150,6 +151,39 @@ def test_a_death_after_any_landing_is_resumed_to_the_same_tables(tmp_path: Path,
     arm = _arm("a", "one two")
     space = space_name(arm.card.name, arm.card.revision, arm.card.feature_dim)
     assert FeatureStore(killed.home).count(space=space) == len(entries)
+
+
+def test_a_lost_part_of_any_table_makes_its_batch_pending_again(tmp_path: Path, entries: list[Entry]) -> None:
+    """What somebody deleted is made again, by repeating that batch or the latency pass and nothing else."""
+    store = Store(tmp_path / "home")
+    session = _session(entries, store)
+    _walk(session)
+    run, batch = session.plan.run, session.plan.batches[1]
+    assert session.pending("a") == []
+    assert not session.needs_latency()
+    for table in ("quality", "quarantine", "words", "operations", "outcomes"):
+        (part,) = store.home.glob(f"landing/{table}/*/*/part-a-{batch.id}*.parquet")
+        whole = part.read_bytes()
+        part.unlink()
+        assert session.pending("a") == [batch]
+        assert session.pending("b") == []
+        part.write_bytes(whole)
+    (part,) = store.home.glob("landing/quality/*/*/part-latency.parquet")
+    part.unlink()
+    assert session.needs_latency()
+    assert "latency" in store.landed("operations", run)
+
+
+def test_a_full_disk_is_no_fault_of_a_model(tmp_path: Path, entries: list[Entry]) -> None:
+    """A worker that cannot start for want of space ends the run; no clip is counted as failed."""
+    store = Store(tmp_path / "home")
+    session = _session(entries, store, a={"fails": (full("The disk is full."),) * 9})
+    session.open([], [], {})
+    for act in (lambda: session.infer("a", session.plan.batches[0], attempt=2, last=True), session.measure_latency):
+        with pytest.raises(ResourceError, match="Free space"):
+            act()
+    assert store.read("attempts").is_empty()
+    assert store.read("outcomes").is_empty()
 
 
 def test_a_retryable_error_is_raised_until_the_last_try_and_then_isolated(tmp_path: Path, entries: list[Entry]) -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 from flows import show
 from grym.audio import decode
 from grym.compare.verdict import compare_run
-from grym.config import AudioLimits, DatasetSpec, Paths, Settings
+from grym.config import AudioLimits, Paths, Settings
 from grym.corpus.loaders import load_dataset
 from grym.errors import ConfigError, StorageError
 from grym.memory.features import Match
@@ -227,17 +227,9 @@ def test_the_verdict_is_a_table_of_both_arms(settings: Settings) -> None:
         assert text in text_of(out)
 
 
-def test_matches_and_datasets_are_tables(tmp_path: Path) -> None:
-    """Neighbours show score and clip; a dataset shows its clips, or why it cannot be read."""
-    manifest = write_dataset(tmp_path / "set")
-    sets = {
-        "good": DatasetSpec(name="good", loader="manifest", path=manifest),
-        "gone": DatasetSpec(name="gone", loader="manifest", path=tmp_path / "gone.csv"),
-    }
+def test_matches_are_a_table() -> None:
+    """Neighbours show score and clip."""
     out = printed()
     show.show_matches(out, [Match("ab" * 32, 0.98765, {"key": "c1", "text": "one", "speaker": "s1", "seconds": 2})])
-    show.show_datasets(out, Settings(datasets=sets))
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text_of(out).splitlines() if "│" in line]
     assert ["0.9877", "ab" * 8, "c1", "one", "s1", "2.00"] in rows
-    assert ["good", "manifest", "6", "0", ""] in rows
-    assert any(row[:4] == ["gone", "manifest", "", ""] and "gone.csv" in row[4] for row in rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import subprocess
@@ -178,6 +179,35 @@ def test_a_disk_that_fills_up_while_publishing_leaves_the_old_warehouse(store: S
     assert caught.value.code == "disk-full"
     assert store.warehouse.stat().st_ino == before
     assert not list(store.home.glob(".publish-*"))
+    store.connect().close()
+
+
+@pytest.mark.parametrize("share", [0.4, 0.9])
+def test_a_disk_that_fills_up_late_in_publishing_blames_no_view(store: Store, share: float) -> None:
+    """Wherever DuckDB meets the limit (its log, a view, the last checkpoint) the reason is told, not a symptom."""
+    store.publish()
+    size = store.warehouse.stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * size), hard))
+    try:
+        with pytest.raises(ResourceError, match=os.strerror(errno.EFBIG)) as caught:
+            store.publish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.code == "disk-full"
+
+
+def test_a_warehouse_with_a_damaged_block_is_not_called_locked(store: Store) -> None:
+    """Its checksum is wrong "in block 0", which is no lock: it is built anew."""
+    store.publish()
+    damaged = bytearray(store.warehouse.read_bytes())
+    damaged[4200] ^= 0xFF
+    store.warehouse.unlink()
+    store.warehouse.write_bytes(damaged)
+    with pytest.raises(StorageError) as caught:
+        store.connect()
+    assert caught.value.code == "bad-warehouse"
+    store.publish()
     store.connect().close()
 
 

@@ -20,6 +20,8 @@ from grym.compare.evaluate import evaluate, overall
 from grym.config import AudioLimits, ModelSpec, load_settings
 from grym.corpus.loaders import load_dataset
 from grym.errors import AudioError, ConfigError, ModelError
+from grym.models import _calibrate
+from grym.models._calibrate import candidates
 from grym.models.interface import Answer, AudioClip, Options
 from grym.models.registry import load_model
 from grym.models.wav2vec2 import CHECKPOINTS, Wav2Vec2, Wav2Vec2Options
@@ -54,8 +56,8 @@ def _same(left: Answer, right: Answer) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"precision": "bf16"}, {"precision": "int8"}, {"padded_batch": 8}],
-    ids=["fp32", "bf16", "int8", "fp32 padded"],
+    [{}, {"precision": "bf16"}, {"precision": "int8"}, {"precision": "int8-bf16"}, {"padded_batch": 8}],
+    ids=["fp32", "bf16", "int8", "int8-bf16", "fp32 padded"],
 )
 def test_a_clip_gets_the_same_answer_alone_and_in_any_batch(options: dict[str, object]) -> None:
     """Batch invariance for every setting, on real speech of mixed lengths."""
@@ -87,15 +89,16 @@ def test_the_bundled_checkpoint_hears_digits() -> None:
 def test_precisions_agree_and_have_their_own_revisions() -> None:
     """int8 and bf16 are close to fp32 but are other models: their revisions differ."""
     clips, _ = _clips(12, step=30)
-    models = {precision: _model(precision=precision) for precision in ("fp32", "bf16", "int8")}
+    names = ("fp32", "bf16", "int8", "int8-bf16")
+    models = {precision: _model(precision=precision) for precision in names}
     features = {name: model.features(clips) for name, model in models.items()}
-    for name in ("bf16", "int8"):
+    for name in names[1:]:
         similar = np.sum(features[name] * features["fp32"], axis=1) / (
             np.linalg.norm(features[name], axis=1) * np.linalg.norm(features["fp32"], axis=1)
         )
         assert similar.min() > 0.95
         assert not np.array_equal(features[name], features["fp32"])
-    assert len({model.card.revision for model in models.values()}) == 3
+    assert len({model.card.revision for model in models.values()}) == len(names)
     assert _model().card.revision == models["fp32"].card.revision
     assert models["int8"].card.rung == "int8/cpu"
 
@@ -220,10 +223,11 @@ def _rate(dataset: str, tmp_path: Path, precision: str) -> float:
         return overall(evaluate(worker, load_dataset(dataset, settings), settings))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_voices_unseen_in_training_are_heard(tmp_path: Path, precision: str) -> None:
-    """At most 5 % of the words of the bundled test split are wrong."""
-    assert _rate("digits", tmp_path, precision) <= 0.05
+def test_voices_unseen_in_training_are_heard(tmp_path: Path) -> None:
+    """At most 5 % of the words of the bundled test split are wrong, and what ``auto`` chooses costs at most 0.1 %."""
+    rates = {precision: _rate("digits", tmp_path, precision) for precision in ("fp32", "int8", "auto")}
+    assert max(rates.values()) <= 0.05
+    assert rates["auto"] <= rates["fp32"] + 0.001
 
 
 @pytest.mark.skipif("GRYM_FSDD" not in os.environ, reason="GRYM_FSDD names no copy of the Free Spoken Digit Dataset")
@@ -259,6 +263,57 @@ def _tiny(folder: Path, family: str) -> Path:
     }
     made[family]().save_pretrained(folder)
     return folder
+
+
+def _reference(folder: Path, clip: AudioClip) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities and hidden states of the library's own layers."""
+    import transformers
+
+    network = transformers.AutoModelForCTC.from_pretrained(folder).eval()
+    wave = (clip.samples - clip.samples.mean()) / np.sqrt(clip.samples.var() + 1e-7)
+    with torch.inference_mode():
+        told = network(torch.from_numpy(wave)[None], output_hidden_states=True)
+    return told.logits[0].log_softmax(-1).numpy(), told.hidden_states[-1][0].numpy()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rebuilt_layers_compute_what_the_librarys_do(tmp_path: Path, family: str) -> None:
+    """In fp32 up to rounding, in the other precisions nearly; every family, random weights."""
+    clip = _clips(1)[0][0]
+    folder = _tiny(tmp_path / "m", family)
+    scores, hidden = _reference(folder, clip)
+    for precision, tolerance in (("fp32", 1e-5), ("bf16", 0.02), ("int8", 0.02), ("int8-bf16", 0.02)):
+        emission, _ = _model(path=str(folder), precision=precision)._emissions([clip])[0]
+        np.testing.assert_allclose(emission.log_probabilities, scores, atol=tolerance)
+        np.testing.assert_allclose(emission.hidden_mean, hidden.mean(axis=0), atol=3 * tolerance)
+
+
+def test_auto_measures_once_and_says_what_it_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice is one that this CPU has, is the card's rung and part of its revision, and is remembered."""
+    monkeypatch.setenv("GRYM_CACHE", str(tmp_path))
+    card = _model(precision="auto").card
+    chosen = card.rung.removesuffix("/cpu")
+    assert chosen in candidates()
+    assert card.revision == _model(precision=chosen).card.revision
+    (file,) = tmp_path.glob("*.json")
+    other = next(name for name in candidates() if name != chosen)
+    file.write_text(json.dumps({"precision": other}))
+    assert _model(precision="auto").card.rung == f"{other}/cpu"
+    file.write_text("broken")
+    assert _model(precision="auto").card.rung.removesuffix("/cpu") in candidates()
+
+
+def test_auto_takes_nothing_that_changes_what_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no other precision is close enough, fp32 it is, however slow."""
+    monkeypatch.setenv("GRYM_CACHE", str(tmp_path))
+    monkeypatch.setattr(_calibrate, "CLOSE", -1.0)
+    assert _model(precision="auto").card.rung == "fp32/cpu"
+
+
+def test_auto_pads_on_no_measurement(tmp_path: Path) -> None:
+    """Padded batches on a CPU are for tests of CUDA's path: nothing is measured there."""
+    assert _model(precision="auto", padded_batch=4).card.rung == "fp32/cpu"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("padded", [1, 4])

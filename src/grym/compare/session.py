@@ -497,7 +497,13 @@ def start_arms(settings: Settings, names: Mapping[str, str], scratch: Path) -> d
         GrymError: a model cannot be loaded; workers that were started are closed again.
     """
     workers = {
-        letter: Worker(settings.model(names[letter]), settings.worker, scratch / letter, plugins=settings.plugins.paths)
+        letter: Worker(
+            settings.model(names[letter]),
+            settings.worker,
+            scratch / letter,
+            plugins=settings.plugins.paths,
+            cache=settings.home / "cache",
+        )
         for letter in ARMS
     }
     try:

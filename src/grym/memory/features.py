@@ -33,6 +33,7 @@ from grym.memory.rows import (
     query_vector,
     space_name,
 )
+from grym.parts import full, is_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -357,5 +358,7 @@ def _lance(action: str, where: object = None) -> Iterator[None]:
             msg = f"The filter {where!r} cannot be used: {reason}."
             raise ConfigError(msg, code="bad-filter", hint=f"The columns are {', '.join(COLUMNS)}.") from error
         msg = f"The feature store could not {action}: {reason}."
+        if is_full(error):
+            raise full(msg) from error
         hint = "Check the home folder; features can be made again by a new run."
         raise StorageError(msg, code="features", hint=hint) from error

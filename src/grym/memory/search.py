@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from grym.audio import decode
 from grym.errors import ConfigError
 from grym.memory.features import FeatureStore, Match, Space
+from grym.scratch import scratch_folder
 from grym.worker import Worker
 
 if TYPE_CHECKING:
@@ -49,8 +50,10 @@ def search(
     if not _is_file(clip):
         return store.find_similar_to(clip, k, space=spaces[-1], where=filters)
     heard, _ = decode(Path(clip), settings.audio)
-    scratch = settings.home / "scratch" / "search"
-    with Worker(spec, settings.worker, scratch, plugins=settings.plugins.paths) as worker:
+    with (
+        scratch_folder(settings.home, "search") as scratch,
+        Worker(spec, settings.worker, scratch, plugins=settings.plugins.paths, cache=settings.home / "cache") as worker,
+    ):
         space = _space_of(worker.card, spaces)
         vectors, _ = worker.features([heard])
     return store.find_similar(vectors[0], k, space=space, where=filters)

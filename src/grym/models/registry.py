@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -91,7 +92,7 @@ def build_options(options_type: type[T], values: Mapping[str, Any], owner: str) 
         msg = f"Unknown option {', '.join(map(repr, unknown))} of {owner}."
         raise ConfigError(msg, code="unknown-option", hint=f"Right are: {right}.")
     try:
-        return TypeAdapter(options_type).validate_python(dict(values))
+        return cast("T", _validator(cast("Any", options_type)).validate_python(dict(values)))
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'options'}: {e['msg'].lower()}" for e in error.errors())
         msg = f"Wrong option of {owner}: {wrong}."
@@ -118,6 +119,12 @@ def revision_hash(files: Sequence[Path], facts: Mapping[str, object]) -> str:
             raise ModelError(msg, code="missing-file", hint="Check the model's path in grym.toml.") from error
     total.update(json.dumps(dict(facts), sort_keys=True).encode())
     return total.hexdigest()[:16]
+
+
+@lru_cache
+def _validator(options_type: type[Any]) -> TypeAdapter[Any]:
+    """Made once for each type: making it takes longer than a call to a small model."""
+    return TypeAdapter(options_type)
 
 
 def _describe(option: dataclasses.Field[Any]) -> str:

@@ -8,15 +8,15 @@ Batch-invariant by construction. Checkpoints with group norm in the front end
 front end therefore always sees one clip at a time, without padding. On CPU the
 transformer does as well: there a padded batch is slower than a loop over clips
 (padding is computed too), and the activation scales of int8 are then per clip.
-On CUDA the transformer runs on padded batches with an attention mask.
+Its layers are those of :mod:`grym.models._cpu`, and the clips of a batch run
+beside each other, one core each. On CUDA the transformer runs on padded batches
+with an attention mask.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
@@ -24,18 +24,20 @@ import numpy as np
 import numpy.typing as npt
 
 from grym.errors import AudioError, ConfigError, GrymError, ModelError
+from grym.models._network import arrange, contextualize, front_end, padded_batch, place, read, receptive_field
 from grym.models.ctc import Emission, decode
 from grym.models.interface import Answer, AudioClip, Card, Level, Options, Samples
+from grym.models.lexicon import Lexicon, read_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import torch
 
     from grym.config import ModelSpec
+    from grym.models._streams import Streams
 
-Precision = Literal["fp32", "bf16", "int8"]
-MASKED_FAMILIES: Final = frozenset({"wav2vec2", "hubert", "wavlm"})
+Precision = Literal["fp32", "bf16", "int8", "int8-bf16"]
 CHECKPOINTS: Final = Path(__file__).parent / "checkpoints"
 
 
@@ -45,23 +47,28 @@ class Wav2Vec2Options:
 
     Attributes:
         path: a folder in Hugging Face form, or ``bundled:NAME`` for a checkpoint that comes along.
-        precision: ``fp32``, ``bf16``, or ``int8`` (linear layers; CPU only).
+        precision: ``fp32``; ``bf16``; ``int8`` (linear layers and convolutions, the rest in float32; CPU only);
+            ``int8-bf16`` (the rest in bfloat16); ``auto`` measures which of them is fastest on this machine without
+            changing what is heard, see :mod:`grym.models._calibrate`. The card's rung says what was chosen.
         device: ``auto`` takes a GPU if there is one; ``cuda`` falls back to the CPU where there is none.
         window_seconds: longer clips are read in windows of this length.
         overlap_seconds: shared by neighbouring windows; each keeps its half.
         padded_batch: clips in one padded pass of the transformer; 0 chooses 1 on CPU and 16 on CUDA. Families
             whose answers padding would change always get 1.
+        lexicon: ``auto`` answers only with the words of the checkpoint's ``lexicon.json`` where it has one; ``off``
+            answers whatever the letters spell.
         weight_noise: standard deviation of seeded noise on each weight matrix, relative to the matrix's own;
             makes a deliberately worse arm.
         seed: seed of that noise.
     """
 
     path: str
-    precision: Precision = "fp32"
+    precision: Precision | Literal["auto"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     window_seconds: float = 30.0
     overlap_seconds: float = 4.0
     padded_batch: int = 0
+    lexicon: Literal["auto", "off"] = "auto"
     weight_noise: float = 0.0
     seed: int = 0
 
@@ -71,12 +78,13 @@ class _Loaded:
     """A checkpoint in memory, and the figures its configuration implies."""
 
     network: Any
-    base: Any
+    front: Callable[[torch.Tensor], torch.Tensor]
+    streams: Streams
     device: torch.device
-    dtype: torch.dtype
     vocabulary: tuple[str, ...]
     blank: int
     delimiter: str
+    lexicon: Lexicon | None
     normalize: bool
     stride: int
     padded_batch: int
@@ -121,12 +129,9 @@ class Wav2Vec2:
                 usable.append(index)
             else:
                 answers[index] = self._failed(clip, error, loaded)
-        for group in _groups(usable, loaded.padded_batch):
-            started = time.perf_counter()
-            emissions = self._emissions([batch[i] for i in group])
-            share = (time.perf_counter() - started) / len(group)
-            for index, emission in zip(group, emissions, strict=True):
-                answers[index] = self._answer(batch[index], emission, share, options, loaded)
+        heard = self._emissions([batch[i] for i in usable])
+        for index, (emission, seconds) in zip(usable, heard, strict=True):
+            answers[index] = self._answer(batch[index], emission, seconds, options, loaded)
         return [answer for answer in answers if answer is not None]
 
     def features(self, batch: Sequence[AudioClip]) -> npt.NDArray[np.float32]:
@@ -140,11 +145,7 @@ class Wav2Vec2:
             error = self._refuse(clip, loaded)
             if error is not None:
                 raise error
-        vectors = [
-            emission.hidden_mean
-            for group in _groups(list(range(len(batch))), loaded.padded_batch)
-            for emission in self._emissions([batch[i] for i in group])
-        ]
+        vectors = [emission.hidden_mean for emission, _ in self._emissions(batch)]
         return np.stack(vectors) if vectors else np.zeros((0, loaded.card.feature_dim), np.float32)
 
     def analyze(self, batch: Sequence[AudioClip], level: Level) -> list[dict[str, float]]:
@@ -162,7 +163,7 @@ class Wav2Vec2:
         from grym.models.ctc import force
 
         loaded = self._load()
-        emission = self._emissions([clip])[0]
+        emission, _ = self._emissions([clip])[0]
         return self._answer(clip, force(emission, text, loaded.delimiter), 0.0, Options(), loaded)
 
     def ping(self) -> dict[str, str]:
@@ -171,6 +172,8 @@ class Wav2Vec2:
 
     def close(self) -> None:
         """Drop the weights."""
+        if self._loaded is not None:
+            self._loaded.streams.close()
         self._loaded = None
 
     def _refuse(self, clip: AudioClip, loaded: _Loaded) -> GrymError | None:
@@ -192,6 +195,10 @@ class Wav2Vec2:
         if not np.isfinite(emission.log_probabilities).all():
             return self._failed(clip, ModelError("The model answered with NaN.", code="not-finite"), loaded)
         said = decode(emission, loaded.vocabulary, loaded.blank, loaded.delimiter)
+        # A path that is forced onto a text is left alone; the greedy one is the best of all, so it needs no search.
+        if loaded.lexicon is not None and emission.path is None and not loaded.lexicon.knows(said.text):
+            listed = replace(emission, path=loaded.lexicon.best_path(emission.log_probabilities))
+            said = decode(listed, loaded.vocabulary, loaded.blank, loaded.delimiter)
         return Answer(
             clip_id=clip.id,
             text=said.text,
@@ -205,40 +212,56 @@ class Wav2Vec2:
             features=emission.hidden_mean if options.features else None,
         )
 
-    def _emissions(self, clips: Sequence[AudioClip]) -> list[Emission]:
-        """Frame probabilities of clips of any length: windows, then stitching."""
+    def _emissions(self, clips: Sequence[AudioClip]) -> list[tuple[Emission, float]]:
+        """Frame probabilities of clips of any length, and the seconds they took: windows, then stitching."""
         loaded = self._load()
         pieces = [
-            (owner, window)
+            _Piece(owner, window, clip.samples[window.start : window.stop])
             for owner, clip in enumerate(clips)
             for window in _windows(clip.samples.size, clip.rate, self._options, loaded.stride)
         ]
-        parts: list[list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]] = [[] for _ in clips]
-        for group in _groups(list(range(len(pieces))), loaded.padded_batch):
-            waves = [clips[pieces[i][0]].samples[pieces[i][1].start : pieces[i][1].stop] for i in group]
-            for i, (scores, hidden) in zip(group, _forward(loaded, waves), strict=True):
-                owner, window = pieces[i]
-                keep = slice(window.skip, window.skip + window.keep if window.keep else None)
-                parts[owner].append((scores[keep], hidden[keep]))
-        seconds_per_frame = loaded.stride / loaded.card.sample_rate
+        # Longest first: neighbours of equal length need little padding, and no stream ends with a long one alone.
+        order = sorted(range(len(pieces)), key=lambda i: -pieces[i].samples.size)
+        groups = [[pieces[i] for i in group] for group in _groups(order, loaded.padded_batch)]
+        parts: list[list[_Part]] = [[] for _ in clips]
+        for group, (heard, seconds) in zip(
+            groups, loaded.streams.map(lambda group: _hear(loaded, group), groups), strict=True
+        ):
+            for piece, (scores, total) in zip(group, heard, strict=True):
+                parts[piece.owner].append(_Part(piece.window.start, scores, total, seconds / len(group)))
         return [
-            Emission(
-                log_probabilities=np.concatenate([scores for scores, _ in part]),
-                hidden_mean=np.concatenate([hidden for _, hidden in part])
-                .mean(axis=0, dtype=np.float64)
-                .astype(np.float32),
-                seconds_per_frame=seconds_per_frame,
-                seconds=clip.seconds,
-                vocabulary=loaded.vocabulary,
-                blank=loaded.blank,
-            )
-            for clip, part in zip(clips, parts, strict=True)
+            (_join(loaded, clip, part), sum(p.seconds for p in part)) for clip, part in zip(clips, parts, strict=True)
         ]
 
     def _load(self) -> _Loaded:
         if self._loaded is None:
             self._loaded = _load(self._spec, self._options)
         return self._loaded
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A window of one of the clips: the clip's place in the batch, the window, float32 ``shape = (samples,)``."""
+
+    owner: int
+    window: _Window
+    samples: Samples
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What was heard in a window that starts at sample ``start``.
+
+    Attributes:
+        scores: log-probabilities of the frames that are kept, float32 ``shape = (frames, vocabulary)``.
+        total: sum of their hidden states, float64 ``shape = (hidden,)``.
+        seconds: what it took.
+    """
+
+    start: int
+    scores: npt.NDArray[np.float32]
+    total: npt.NDArray[np.float64]
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +297,30 @@ def _groups(indices: list[int], size: int) -> Iterator[list[int]]:
         yield indices[first : first + size]
 
 
+def _hear(loaded: _Loaded, pieces: Sequence[_Piece]) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]]:
+    """Scores and summed hidden states of the frames of each piece that are kept."""
+    heard = []
+    for piece, (scores, hidden) in zip(pieces, _forward(loaded, [piece.samples for piece in pieces]), strict=True):
+        window = piece.window
+        keep = slice(window.skip, window.skip + window.keep if window.keep else None)
+        heard.append((scores[keep], hidden[keep].sum(axis=0, dtype=np.float64)))
+    return heard
+
+
+def _join(loaded: _Loaded, clip: AudioClip, parts: Sequence[_Part]) -> Emission:
+    """The windows of a clip as one."""
+    ordered = sorted(parts, key=lambda part: part.start)
+    scores = np.concatenate([part.scores for part in ordered])
+    return Emission(
+        log_probabilities=scores,
+        hidden_mean=(np.sum([part.total for part in ordered], axis=0) / len(scores)).astype(np.float32),
+        seconds_per_frame=loaded.stride / loaded.card.sample_rate,
+        seconds=clip.seconds,
+        vocabulary=loaded.vocabulary,
+        blank=loaded.blank,
+    )
+
+
 def _forward(
     loaded: _Loaded, waves: Sequence[Samples]
 ) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
@@ -284,8 +331,8 @@ def _forward(
         fronts = []
         for wave in waves:
             values = (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7) if loaded.normalize else wave
-            tensor = torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(loaded.device, loaded.dtype)
-            fronts.append(loaded.base.feature_extractor(tensor[None])[0].transpose(0, 1))
+            tensor = torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(loaded.device)
+            fronts.append(loaded.front(tensor))
         lengths = [front.shape[0] for front in fronts]
         if len(fronts) == 1:
             states, mask = fronts[0][None], None
@@ -294,12 +341,7 @@ def _forward(
             mask = torch.arange(states.shape[1], device=loaded.device)[None] < torch.tensor(
                 lengths, device=loaded.device
             ).unsqueeze(1)
-        projected = loaded.base.feature_projection(states)
-        # wav2vec2 and WavLM return (states, features before projection), HuBERT the states alone.
-        projected = projected[0] if isinstance(projected, tuple) else projected
-        hidden = loaded.base.encoder(projected, attention_mask=mask)[0]
-        scores = loaded.network.lm_head(hidden).float().log_softmax(-1)
-        hidden = hidden.float()
+        scores, hidden = contextualize(loaded.network, states, mask)
         return [(scores[i, :n].cpu().numpy(), hidden[i, :n].cpu().numpy()) for i, n in enumerate(lengths)]
 
 
@@ -332,152 +374,77 @@ def checkpoint_folder(path: str) -> Path:
 
 def _load(spec: ModelSpec, options: Wav2Vec2Options) -> _Loaded:
     import torch
-    import transformers
 
+    from grym.models._dense import activation_bits
+    from grym.models._streams import Streams
     from grym.models.registry import revision_hash
 
     folder = checkpoint_folder(options.path)
-    device, rung = _place(options)
-    with _quiet(transformers):
-        try:
-            network, info = transformers.AutoModelForCTC.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-            )
-            processor = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            msg = f"{spec.name} cannot be loaded as a CTC checkpoint: {type(error).__name__}."
-            raise ModelError(msg, code="not-a-ctc-checkpoint", hint="Give a folder saved with a CTC head.") from error
-    _refuse_partial(spec.name, info)
-    network.eval()
+    device, fallback = place(options)
+    network, processor = read(spec.name, folder, options)
     config = network.config
     tokenizer = processor.tokenizer
     if not hasattr(config, "conv_stride"):
         msg = f"{spec.name} ({config.model_type}) does not start with convolutions on the waveform."
         raise ModelError(msg, code="unsupported-checkpoint", hint="Use wav2vec2, HuBERT, WavLM or data2vec-audio.")
-    if options.overlap_seconds * processor.feature_extractor.sampling_rate < 2 * _receptive_field(config):
+    if options.overlap_seconds * processor.feature_extractor.sampling_rate < 2 * receptive_field(config):
         msg = f"overlap_seconds {options.overlap_seconds} is shorter than two frames of {spec.name}."
         raise ConfigError(msg, code="bad-option", hint="Windows need some overlap; the default is 4 seconds.")
     if getattr(config, "add_adapter", False):
         msg = f"{spec.name} has a convolutional adapter after its encoder, which this adapter does not run."
         raise ModelError(msg, code="unsupported-checkpoint")
-    if options.weight_noise:
-        _disturb(network, options.weight_noise, options.seed)
     parameters = sum(p.numel() for p in network.parameters())
-    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
-    network = network.to(device, dtype)
-    if options.precision == "int8":
-        _quantize(network)
+    files = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".json"} and p.name != "training.json")
+    together = padded_batch(options, config, device.type)
+    network, precision = arrange(network, lambda: read(spec.name, folder, options)[0], files, options, device)
     stride = int(np.prod(config.conv_stride))
-    facts = {
-        "precision": options.precision,
+    facts: dict[str, Any] = {
+        "precision": precision,
         "weight_noise": options.weight_noise,
         "seed": options.seed if options.weight_noise else 0,
         "window": [options.window_seconds, options.overlap_seconds],
     }
-    files = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".json"} and p.name != "training.json")
+    if options.lexicon == "off":
+        facts["lexicon"] = "off"
+    if precision.startswith("int8"):
+        facts["activation_bits"] = activation_bits()
     vocabulary = tuple(tokenizer.convert_ids_to_tokens(list(range(config.vocab_size))))
+    blank = int(tokenizer.pad_token_id)
+    delimiter = str(getattr(tokenizer, "word_delimiter_token", "|") or "|")
+    words = read_words(folder) if options.lexicon == "auto" else ()
     card = Card(
         name=spec.name,
         revision=revision_hash(files, facts),
         adapter="wav2vec2",
         tasks=("transcribe", "features", "analyze"),
         sample_rate=int(processor.feature_extractor.sampling_rate),
-        min_seconds=_receptive_field(config) / int(processor.feature_extractor.sampling_rate),
+        min_seconds=receptive_field(config) / int(processor.feature_extractor.sampling_rate),
         licence=spec.licence,
         feature_dim=int(config.hidden_size),
         parameters=parameters,
-        rung=rung,
-        details={"architecture": str(config.model_type), "frame_seconds": stride / 16_000, **_flat(facts)},
+        rung=f"{precision}/{device.type}{fallback}",
+        details={
+            "architecture": str(config.model_type),
+            "frame_seconds": stride / 16_000,
+            "lexicon_words": len(words),
+            **_flat(facts),
+        },
     )
     return _Loaded(
         network=network,
-        base=getattr(network, network.base_model_prefix),
+        front=front_end(network),
+        streams=Streams(torch.get_num_threads() if device.type == "cpu" and together == 1 else 1),
         device=device,
-        dtype=dtype,
         vocabulary=vocabulary,
-        blank=int(tokenizer.pad_token_id),
-        delimiter=str(getattr(tokenizer, "word_delimiter_token", "|") or "|"),
+        blank=blank,
+        delimiter=delimiter,
+        lexicon=Lexicon.build(words, vocabulary, blank, delimiter) if words else None,
         normalize=bool(processor.feature_extractor.do_normalize),
         stride=stride,
-        padded_batch=_padded_batch(options, config, device.type),
+        padded_batch=together,
         card=card,
     )
 
 
-def _refuse_partial(name: str, info: dict[str, Any]) -> None:
-    """Refuse a checkpoint that lacks weights: the library would fill them with random numbers and say nothing."""
-    # This vector is only used in training.
-    lacking = sorted(str(key) for key in info["missing_keys"] if not str(key).endswith("masked_spec_embed"))
-    lacking += [str(item[0] if isinstance(item, tuple) else item) for item in info["mismatched_keys"]]
-    if lacking:
-        msg = f"{name} lacks {len(lacking)} weights of a CTC model, for example {lacking[0]}."
-        raise ModelError(msg, code="not-a-ctc-checkpoint", hint="Give a folder saved with its CTC head.")
-
-
-def _place(options: Wav2Vec2Options) -> tuple[torch.device, str]:
-    """Device and the rung that names it; int8 kernels exist on CPU only."""
-    import torch
-
-    wanted = "cpu" if options.precision == "int8" else options.device
-    device = "cuda" if wanted in {"auto", "cuda"} and torch.cuda.is_available() else "cpu"
-    fallback = options.device == "cuda" and device == "cpu"
-    if options.precision == "int8" and options.padded_batch > 1:
-        msg = "int8 has one activation scale per call, so padded_batch must be 1 for a scale per clip."
-        raise ConfigError(msg, code="bad-option", hint="Remove padded_batch from the model's options.")
-    return torch.device(device), f"{options.precision}/{device}" + (" (no GPU)" if fallback else "")
-
-
-def _padded_batch(options: Wav2Vec2Options, config: Any, device: str) -> int:
-    """Clips in one padded pass; 1 where padding would reach the answer in spite of the mask.
-
-    The position embedding of data2vec-audio is a stack of convolutions with norms in between, and HuBERT's may
-    start with a batch norm: both turn masked zeros into something that leaks into the last valid frames.
-    """
-    masked = config.model_type in MASKED_FAMILIES and not getattr(config, "conv_pos_batch_norm", False)
-    if not masked:
-        return 1
-    return options.padded_batch or (16 if device == "cuda" else 1)
-
-
-def _receptive_field(config: Any) -> int:
-    """Samples that the first frame sees."""
-    field, stride = 1, 1
-    for kernel, step in zip(config.conv_kernel, config.conv_stride, strict=True):
-        field += (int(kernel) - 1) * stride
-        stride *= int(step)
-    return field
-
-
-def _disturb(network: Any, strength: float, seed: int) -> None:
-    """Add seeded normal noise to every weight matrix, relative to the matrix's own standard deviation."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in network.parameters():
-            if weight.ndim > 1:
-                weight.add_(strength * weight.std() * torch.randn(weight.shape, generator=generator))
-
-
-def _quantize(network: Any) -> None:
-    """Replace the linear layers of the transformer by int8 ones; the CTC head stays in fp32."""
-    import torch
-
-    from grym.models._int8 import Int8Linear
-
-    for module in list(network.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, torch.nn.Linear) and name != "lm_head":
-                setattr(module, name, Int8Linear(child))
-
-
 def _flat(facts: dict[str, Any]) -> dict[str, str]:
     return {key: json.dumps(value) for key, value in facts.items()}
-
-
-@contextlib.contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
-    """Without progress bars and advice on stderr while loading."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    yield

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from grym.errors import DeadlineError, ModelError, WorkerError
+from grym.parts import disk
 from grym.worker import codec, outcome
 from grym.worker.process import ChildProcess, TimeUp
 from grym.worker.protocol import Frame, Json, Message, Operation, encode
@@ -44,6 +45,7 @@ class Worker:
         limits: how long things may take and how many threads it may use.
         scratch: folder the child may write to; made if missing. Give each worker its own.
         plugins: folders the child may import adapters from.
+        cache: folder where adapters remember what they measured about this machine; made if missing.
 
     Attributes:
         load_seconds: time the current child took from start to loaded.
@@ -52,11 +54,20 @@ class Worker:
         ``with Worker(settings.model("wav2vec2-mini"), settings.worker, scratch) as worker: worker.process(clips, ...)``
     """
 
-    def __init__(self, spec: ModelSpec, limits: WorkerLimits, scratch: Path, *, plugins: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        limits: WorkerLimits,
+        scratch: Path,
+        *,
+        plugins: Sequence[Path] = (),
+        cache: Path | None = None,
+    ) -> None:
         self.spec = spec
         self.load_seconds = 0.0
         self._limits = limits
         self._scratch = scratch.resolve()
+        self._cache = cache
         self._plugins = [str(folder.resolve()) for folder in plugins]
         self._lock = threading.RLock()
         self._child: ChildProcess | None = None
@@ -150,7 +161,7 @@ class Worker:
         Args:
             deadline: seconds until the child is killed; default ``limits.call_seconds``.
         """
-        reply, _ = self._ask(Operation.PING, {}, (), self._limits.call_seconds if deadline is None else deadline)
+        reply, _ = self._ask(Operation.PING, {}, None, self._limits.call_seconds if deadline is None else deadline)
         return dict(outcome.result(reply))
 
     def close(self) -> None:
@@ -173,30 +184,35 @@ class Worker:
     def _ask_about(
         self, clips: Sequence[AudioClip], operation: Operation, data: Json, deadline: float | None
     ) -> tuple[Message, Usage]:
-        audio, frames = codec.pack_clips(clips)
         share = self._limits.call_seconds_per_audio_second * sum(clip.seconds for clip in clips)
         seconds = self._limits.call_seconds + share if deadline is None else deadline
-        return self._ask(operation, {"audio": audio, **data}, frames, seconds)
+        return self._ask(operation, data, clips, seconds)
 
     def _ask(
-        self, operation: Operation, data: Json, frames: tuple[Frame, ...], seconds: float
+        self, operation: Operation, data: Json, clips: Sequence[AudioClip] | None, seconds: float
     ) -> tuple[Message, Usage]:
         with self._lock:
             self.start()
             started = time.perf_counter()
+            frames: tuple[Frame, ...] = ()
+            if clips is not None:  # here, because the child's memory holds one request
+                audio, frames = codec.pack_clips(clips, self._running().arena)
+                data = {"audio": audio, **data}
             reply = self._exchange(self._running(), operation, data, frames, seconds)
             return reply, outcome.usage(reply, time.perf_counter() - started)
 
     def _load(self) -> None:
         started = time.perf_counter()
-        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with disk("The worker's folder"):
+            self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         log = self._scratch / f"{re.sub(r'[^A-Za-z0-9._-]', '_', self.spec.name)}.log"
-        self._child = ChildProcess(self._scratch, log, self._limits.threads)
+        self._child = ChildProcess(self._scratch, log, self._limits.threads, self._cache)
         self._started += 1
-        data = {"spec": self.spec.model_dump(mode="json"), "plugins": self._plugins}
+        data = {"spec": self.spec.model_dump(mode="json"), "plugins": self._plugins, **self._child.offer()}
         try:
             reply = self._exchange(self._child, Operation.LOAD, data, (), self._limits.start_seconds)
             card = self._same(codec.unpack_card(outcome.result(reply).get("card")))
+            self._child.accept(told=outcome.result(reply).get("shared") is True)
         except BaseException:
             self._discard()
             raise

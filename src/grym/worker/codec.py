@@ -24,20 +24,26 @@ from grym.worker.protocol import SAMPLE, Frame, Json
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-SOURCES: Final = ("frame", "values", "base64")
+    from grym.worker.shared import Arena
+    from grym.worker.shared import Mapping as Mapped
+
+SOURCES: Final = ("frame", "values", "base64", "shared")
 
 
-def pack_clips(clips: Sequence[AudioClip]) -> tuple[list[Json], tuple[Samples, ...]]:
-    """Clips as ``data.audio`` and the frames it refers to."""
+def pack_clips(clips: Sequence[AudioClip], arena: Arena | None = None) -> tuple[list[Json], tuple[Samples, ...]]:
+    """Clips as ``data.audio`` and the frames it refers to; without frames if ``arena`` takes the samples."""
+    samples = tuple(clip.samples for clip in clips)
+    places = None if arena is None else arena.put(samples)
+    source = "frame" if places is None else "shared"
     items = [
-        {"id": clip.id, "rate": clip.rate, "samples": int(clip.samples.size), "frame": number}
-        for number, clip in enumerate(clips)
+        {"id": clip.id, "rate": clip.rate, "samples": int(clip.samples.size), source: place}
+        for clip, place in zip(clips, range(len(clips)) if places is None else places, strict=True)
     ]
-    return items, tuple(clip.samples for clip in clips)
+    return items, samples if places is None else ()
 
 
-def unpack_clips(items: object, frames: Sequence[Frame]) -> list[AudioClip]:
-    """Clips of a request.
+def unpack_clips(items: object, frames: Sequence[Frame], shared: Mapped | None = None) -> list[AudioClip]:
+    """Clips of a request; their samples are read-only and, in shared memory, valid until it is answered.
 
     Raises:
         ConfigError: ``bad-request``: a clip is not described as the protocol says.
@@ -45,10 +51,10 @@ def unpack_clips(items: object, frames: Sequence[Frame]) -> list[AudioClip]:
     """
     if not isinstance(items, list):
         _bad_request("data.audio is not a list")
-    return [_unpack_clip(item, frames) for item in items]
+    return [_unpack_clip(item, frames, shared) for item in items]
 
 
-def _unpack_clip(item: object, frames: Sequence[Frame]) -> AudioClip:
+def _unpack_clip(item: object, frames: Sequence[Frame], shared: Mapped | None) -> AudioClip:
     if not isinstance(item, dict) or not isinstance(item.get("id"), str):
         _bad_request("a clip is not an object with an id")
     name = item["id"]
@@ -58,12 +64,16 @@ def _unpack_clip(item: object, frames: Sequence[Frame]) -> AudioClip:
     given = [source for source in SOURCES if source in item]
     if len(given) != 1:
         _bad_request(f"clip {name!r} needs exactly one of {', '.join(SOURCES)}")
-    samples = _unpack_samples(name, given[0], item[given[0]], frames)
+    if given[0] == "shared":
+        samples = _unpack_shared(name, item, shared)
+    else:
+        samples = _unpack_samples(name, given[0], item[given[0]], frames)
     if item.get("samples", samples.size) != samples.size:
         _bad_request(f"clip {name!r} claims {item['samples']} samples and has {samples.size}")
     if not np.isfinite(samples).all():
         msg = f"Clip {name!r} holds NaN or infinity."
         raise AudioError(msg, code="not-finite", hint="Decode it again, or leave it out.")
+    samples.flags.writeable = False  # whatever way they came
     return AudioClip(name, samples, rate)
 
 
@@ -78,6 +88,16 @@ def _unpack_samples(name: str, source: str, value: object, frames: Sequence[Fram
     except (binascii.Error, ValueError, TypeError, OverflowError):
         _bad_request(f"clip {name!r} has unreadable {source!r}")
     return _bad_request(f"clip {name!r} has wrong {source!r}")
+
+
+def _unpack_shared(name: str, item: Json, shared: Mapped | None) -> Samples:
+    place, size = item["shared"], item.get("samples")
+    if shared is None or type(place) is not int or type(size) is not int:
+        _bad_request(f"clip {name!r} has wrong 'shared' or 'samples', or no shared memory was accepted")
+    try:
+        return shared.take(place, size)
+    except ValueError:
+        return _bad_request(f"clip {name!r} lies outside the shared memory")
 
 
 def _unpack_values(values: list[Any]) -> Samples:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Facts = dict[str, str | int | float | bool]
-LOG_HINT: Final = "Read the worker's log in its scratch folder."
+LOG_HINT: Final = "Read the worker's log in the home's logs folder."
 MEMORY_HINT: Final = "If the system killed it for memory, use a smaller batch."
 FORM_HINT: Final = "See docs/worker-protocol.md for the form."
 

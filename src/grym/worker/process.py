@@ -9,6 +9,7 @@ readings of ``time.monotonic()``. POSIX only.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
@@ -19,8 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from grym.errors import WorkerError
+from grym.parts import full, is_full
 from grym.worker.protocol import Message, read_message
 from grym.worker.redact import redact
+from grym.worker.shared import Arena
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,8 +33,18 @@ TICK_SECONDS: Final = 0.2
 NAP_SECONDS: Final = 0.005
 LOG_BYTES: Final = 8 * 2**20
 TAIL_BYTES: Final = 2_000
+PIPE_BYTES: Final = 2**20
 INHERITED: Final = ("PATH", "LANG", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 INHERITED_PREFIX: Final = "COVERAGE_"
+# How a child waits and where it gets memory; measured in docs/benchmarks.md.
+COMPUTING: Final = {
+    # Threads that spin while they wait take the core from whoever they wait for, if anything else runs beside them.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # Keep what is freed between calls instead of having the kernel clear the same pages again, in few pools.
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),
+    "MALLOC_ARENA_MAX": "2",
+}
 
 
 class TimeUp(Exception):  # noqa: N818 - a signal between two private parts, not an error of the platform
@@ -45,13 +58,19 @@ class ChildProcess:
         scratch: existing folder; the child's working directory, home and temporary folder.
         log: file for its standard error.
         threads: threads it may compute with; 0 means all cores.
+        cache: folder for what is worth remembering longer than the scratch folder lives.
+
+    Attributes:
+        arena: memory shared with it, once it has said that it reads audio there.
 
     Raises:
         WorkerError: ``no-start``: the system refused to start it.
     """
 
-    def __init__(self, scratch: Path, log: Path, threads: int) -> None:
+    def __init__(self, scratch: Path, log: Path, threads: int, cache: Path | None = None) -> None:
         self._log = log
+        self.arena: Arena | None = None
+        self._offered = Arena.create()
         try:
             with log.open("ab") as sink:
                 self._log_start = sink.tell()
@@ -61,18 +80,35 @@ class ChildProcess:
                     stdout=subprocess.PIPE,
                     stderr=sink,
                     cwd=scratch,
-                    env=environment(scratch, threads),
+                    env=environment(scratch, threads, cache),
+                    pass_fds=[] if self._offered is None else [self._offered.descriptor],
                     bufsize=0,
                     start_new_session=True,
                 )
         except OSError as error:
+            self._forget()
             msg = f"The worker process could not be started: {error.strerror}."
+            if is_full(error):
+                raise full(msg) from error
             raise WorkerError(msg, code="no-start", hint="Check free memory, processes and descriptors.") from error
         assert self._process.stdin is not None  # noqa: S101 - told apart for the type checker
         assert self._process.stdout is not None  # noqa: S101
         self._sink, self._source = self._process.stdin, self._process.stdout
         os.set_blocking(self._sink.fileno(), False)
         os.set_blocking(self._source.fileno(), False)
+        _widen(self._sink.fileno())
+        _widen(self._source.fileno())
+
+    def offer(self) -> dict[str, dict[str, int]]:
+        """What the request ``load`` says about shared memory."""
+        return {} if self._offered is None else {"shared": self._offered.offer()}
+
+    def accept(self, *, told: bool) -> None:
+        """Use the shared memory from now on if the reply to ``load`` said so, else give it up."""
+        if told:
+            self.arena = self._offered
+        else:
+            self._forget()
 
     @property
     def pid(self) -> int:
@@ -146,6 +182,7 @@ class ChildProcess:
         code = self._process.wait()
         self._sink.close()
         self._source.close()
+        self._forget()
         return code
 
     def hang_up(self) -> None:
@@ -182,14 +219,20 @@ class ChildProcess:
                 return bool(poller.poll(0))
         raise TimeUp
 
+    def _forget(self) -> None:
+        self.arena = None
+        if self._offered is not None:
+            self._offered.close()
+            self._offered = None
+
     def _signal(self, number: signal.Signals) -> None:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
 
-def environment(scratch: Path, threads: int) -> dict[str, str]:
-    """Everything a child inherits: no secrets, no network for model hubs, a home of its own."""
+def environment(scratch: Path, threads: int, cache: Path | None = None) -> dict[str, str]:
+    """Everything a child inherits: no secrets, no network for model hubs, a home of its own, and :data:`COMPUTING`."""
     names = [name for name in os.environ if name in INHERITED or name.startswith(INHERITED_PREFIX)]
     return {
         **{name: os.environ[name] for name in names},
@@ -198,7 +241,16 @@ def environment(scratch: Path, threads: int) -> dict[str, str]:
         "OMP_NUM_THREADS": str(threads or available_cores()),
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
+        **COMPUTING,
+        **({} if cache is None else {"GRYM_CACHE": str(cache.resolve())}),
     }
+
+
+def _widen(descriptor: int) -> None:
+    """Let a pipe take more at once, where the system lets us: every fill of it wakes the other end."""
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def available_cores() -> int:

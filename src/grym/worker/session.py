@@ -22,11 +22,12 @@ from pydantic import ValidationError
 
 from grym.config import ModelSpec
 from grym.errors import ConfigError, GrymError, ModelError, ResourceError
-from grym.models.interface import Level, Model
+from grym.models.interface import AudioClip, Level, Model
 from grym.models.registry import load_model
 from grym.worker import codec
 from grym.worker.protocol import Frame, Json, Message, Operation
 from grym.worker.redact import redact
+from grym.worker.shared import Mapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,10 +46,12 @@ class Session:
 
     Attributes:
         model: the model, once ``load`` has succeeded.
+        shared: memory that the client writes audio to, if ``load`` offered some.
         compute_seconds: time spent inside the model during the current request.
     """
 
     model: Model | None = None
+    shared: Mapping | None = field(default=None, init=False)
     compute_seconds: float = field(default=0.0, init=False)
 
     def answer(self, request: Message) -> Message:
@@ -113,7 +116,9 @@ class Session:
         model = self._timed(lambda: load_model(spec))
         card = self._timed(lambda: model.card)
         self.model = model
-        return {"card": asdict(card), "load_seconds": time.perf_counter() - started}, ()
+        self.shared = Mapping.accept(data.get("shared"))
+        told = {"card": asdict(card), "load_seconds": time.perf_counter() - started}
+        return told if self.shared is None else {**told, "shared": True}, ()
 
     def _card(self, _data: Json, _frames: tuple[Frame, ...]) -> Reply:
         return asdict(self._loaded().card), ()
@@ -122,24 +127,27 @@ class Session:
         return {**self._timed(self._loaded().ping), "pid": os.getpid()}, ()
 
     def _process(self, data: Json, frames: tuple[Frame, ...]) -> Reply:
-        model, clips = self._loaded(), codec.unpack_clips(data.get("audio"), frames)
+        model, clips = self._loaded(), self._clips(data, frames)
         options = codec.unpack_options(data.get("options", {}))
         answers = self._timed(lambda: model.process(clips, options)) if clips else []
         items, vectors = codec.pack_answers(answers)
         return {"answers": items}, vectors
 
     def _features(self, data: Json, frames: tuple[Frame, ...]) -> Reply:
-        model, clips = self._loaded(), codec.unpack_clips(data.get("audio"), frames)
+        model, clips = self._loaded(), self._clips(data, frames)
         empty: Frame = np.zeros((0, model.card.feature_dim), dtype=np.float32)
         matrix = np.asarray(self._timed(lambda: model.features(clips)) if clips else empty, dtype=np.float32)
         return {"shape": list(matrix.shape), "frame": 0}, (matrix,)
 
     def _analyze(self, data: Json, frames: tuple[Frame, ...]) -> Reply:
-        model, clips = self._loaded(), codec.unpack_clips(data.get("audio"), frames)
+        model, clips = self._loaded(), self._clips(data, frames)
         level = data.get("level", "basic")
         if level not in get_args(Level):
             _refuse("wrong-option", f"Unknown level {level!r}.", f"Right are: {', '.join(get_args(Level))}.")
         return {"measurements": self._timed(lambda: model.analyze(clips, level)) if clips else []}, ()
+
+    def _clips(self, data: Json, frames: tuple[Frame, ...]) -> list[AudioClip]:
+        return codec.unpack_clips(data.get("audio"), frames, self.shared)
 
     def _loaded(self) -> Model:
         if self.model is None:
