@@ -14,7 +14,7 @@ from grym.models._dense import Dense, Window, _Int8, _Int8Plain, _Packed, _Plain
 from grym.models._streams import Streams
 
 KINDS = ("fp32", "bf16", "int8")
-TOLERANCE = {"fp32": 1e-5, "bf16": 0.03, "int8": 0.03}
+TOLERANCE = {"fp32": 1e-5, "bf16": 0.03, "int8": 0.06}
 
 
 def _matrix() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
