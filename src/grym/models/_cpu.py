@@ -111,7 +111,7 @@ class FrontEnd(torch.nn.Module):
         if group is not None:
             known = group.num_groups == group.num_channels and group.affine and not any(norms[1:])
         else:
-            known = all(norm is None or isinstance(norm, torch.nn.LayerNorm) for norm in norms)
+            known = not any(norms)
         if not known or not all(_is_gelu(layer.activation) for layer in found) or found[0].conv.in_channels != 1:
             return None
         layers = [
