@@ -272,8 +272,8 @@ def _reference(folder: Path, clip: AudioClip) -> tuple[np.ndarray, np.ndarray]:
     network = transformers.AutoModelForCTC.from_pretrained(folder).eval()
     wave = (clip.samples - clip.samples.mean()) / np.sqrt(clip.samples.var() + 1e-7)
     with torch.inference_mode():
-        told = network(torch.from_numpy(wave)[None], output_hidden_states=True)
-    return told.logits[0].log_softmax(-1).numpy(), told.hidden_states[-1][0].numpy()
+        hidden = getattr(network, network.base_model_prefix)(torch.from_numpy(wave)[None]).last_hidden_state
+        return network.lm_head(hidden)[0].log_softmax(-1).numpy(), hidden[0].numpy()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

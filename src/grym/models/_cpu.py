@@ -17,16 +17,19 @@ unless a docstring says so.
 # ruff: noqa: SLF001 - torch keeps the operations that its compiler uses under private names
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch.nn import functional
 
-from grym.models._dense import Dense, Kind, Window, dense, onednn
+from grym.models._dense import Dense, Kind, Window, dense, filled, onednn
 
 # Output frames of the front end that are computed together: two seconds of audio, 6 MB between its first layers.
 STRETCH_FRAMES: Final = 100
+# Silence fills a clip's last stretch up to a multiple of this many frames; see :func:`grym.models._dense.filled`.
+STRETCH_STEP: Final = 20
 # Rows of attention scores that are computed together; bounds memory on long windows.
 QUERY_ROWS: Final = 384
 # Frames that the position convolution's weights are laid out for; any number works.
@@ -127,12 +130,14 @@ class FrontEnd(torch.nn.Module):
         frames = (wave.shape[0] - self._field) // self._stride + 1
         parts = []
         for start in range(0, frames, STRETCH_FRAMES):
-            stop = min(frames, start + STRETCH_FRAMES)
-            piece = wave[start * self._stride : (stop - 1) * self._stride + self._field]
+            wanted = min(frames - start, STRETCH_FRAMES)
+            size = (-(-wanted // STRETCH_STEP) * STRETCH_STEP - 1) * self._stride + self._field
+            piece = wave[start * self._stride : start * self._stride + size]
+            piece = functional.pad(piece, (0, size - piece.shape[0]))
             states = self._first(piece[:, None], first)
             for layer in self.layers[1:]:
                 states = layer(states)
-            parts.append(states.to(self._states))
+            parts.append(states[:wanted].to(self._states))
         return torch.cat(parts)
 
     def _folded(self, wave: torch.Tensor) -> Dense:
@@ -163,7 +168,8 @@ class _Convolution(torch.nn.Module):
         (self.kernel,), (self.stride,) = convolution.kernel_size, convolution.stride
         # (out, in, kernel) to (out, kernel * in): a window of frames is contiguous in memory
         self.matrix = convolution.weight.detach().float().permute(0, 2, 1).flatten(1).contiguous()
-        self.norm = norm
+        # a copy in float32, whatever the network is put into; it takes states of either format
+        self.norm = None if norm is None else copy.deepcopy(norm).float()
         states = torch.bfloat16 if kind == "bf16" else torch.float32
         self.product = dense(self.matrix, convolution.bias, kind, states, gelu=norm is None)
 
@@ -202,7 +208,8 @@ class PositionConvolution(torch.nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """States ``shape = (1, frames, hidden)`` to the same."""
-        image = states.to(self._dtype).transpose(1, 2)[:, :, None]
+        # The zeros that are filled in are those that the convolution itself would see beyond the end.
+        image = filled(states[0].to(self._dtype)).T[None, :, None]
         if self._fast:
             image = image.contiguous(memory_format=torch.channels_last)
             result = torch.ops.mkldnn._convolution_pointwise(
@@ -211,7 +218,6 @@ class PositionConvolution(torch.nn.Module):
         else:
             result = functional.conv2d(image, self._weight, self._bias, 1, self._padding, 1, self._groups)
             result = functional.gelu(result)
-        # an even kernel gives one frame too many
         told: torch.Tensor = result[:, :, 0, : states.shape[1]].transpose(1, 2).to(self._states)
         return told
 
@@ -238,12 +244,16 @@ class Attention(torch.nn.Module):
         if query.dtype == torch.float32:
             context = functional.scaled_dot_product_attention(query[None], key[None], value[None], scale=1.0)[0]
         else:
-            context = torch.cat([self._some(rows, key, value) for rows in query.split(QUERY_ROWS, dim=1)], dim=1)
+            query, key, value = (filled(part) for part in (query, key, value))
+            parts = [self._some(rows, key, value, frames) for rows in torch.split(query, QUERY_ROWS, dim=1)]
+            context = torch.cat(parts, dim=1)[:, :frames]
         return self.outward(context.transpose(0, 1).reshape(frames, -1))[None], None
 
-    def _some(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Attention of some rows; in bfloat16 two products are faster than the fused kernel."""
+    @staticmethod
+    def _some(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, frames: int) -> torch.Tensor:
+        """Attention of some rows to so many frames; in bfloat16 two products are faster than the fused kernel."""
         scores = torch.matmul(query, key.transpose(1, 2))
+        scores[:, :, frames:] = -torch.inf
         return torch.matmul(scores.softmax(dim=-1), value)
 
 

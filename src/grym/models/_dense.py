@@ -20,6 +20,7 @@ PACKED_ROWS = 256
 INT8_LEVELS = 127
 FULL_BITS = 8
 SIGN_BIT = 128
+ROWS = 16
 SMALLEST_STEP = 1e-10
 
 
@@ -89,10 +90,11 @@ class _Packed(Dense):
         self._bias = None if bias is None else bias.to(kind)
 
     def forward(self, states: torch.Tensor, window: Window | None = None) -> torch.Tensor:
+        count = states.shape[0]
         states = states.to(self._kind)
-        rows = states if window is None else window.rows(states)
+        rows = filled(states) if window is None else window.rows(states)
         result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, *self._post)
-        return result.to(self.out)
+        return (result if window is not None else result[:count]).to(self.out)
 
 
 class _Int8(Dense):
@@ -118,9 +120,11 @@ class _Int8(Dense):
         steps = (peaks / INT8_LEVELS).clamp_min(SMALLEST_STEP)[:, None]
         # oneDNN wants unsigned levels: flipping the sign bit adds 128
         levels = (states * steps.reciprocal()).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(SIGN_BIT)
+        levels = levels if window is not None else filled(levels)
         result = torch.ops.onednn.qlinear_pointwise(
             levels, 1.0, SIGN_BIT, self._weight, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
+        result = result[: steps.shape[0]]
         result = result.mul_(steps) if self._bias is None else torch.addcmul(self._bias, result, steps)
         return (functional.gelu(result) if self.gelu else result).to(self.out)
 
@@ -166,6 +170,16 @@ def _symmetric(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """A matrix as int8 levels and one step for each of its outputs."""
     steps = (weight.float().abs().amax(dim=1) / INT8_LEVELS).clamp_min(SMALLEST_STEP)
     return (weight / steps[:, None]).round().to(torch.int8).contiguous(), steps
+
+
+def filled(states: torch.Tensor) -> torch.Tensor:
+    """States ``shape = (…, rows, in)`` with zeros up to a multiple of :data:`ROWS` rows.
+
+    oneDNN compiles and keeps a program of about half a megabyte for every shape it meets: with clips of any length
+    that is hundreds of them, which take more memory and, at first sight, more time than a few rows of zeros.
+    """
+    lacking = -states.shape[-2] % ROWS
+    return functional.pad(states, (0, 0, 0, lacking)) if lacking else states
 
 
 def onednn(number: torch.dtype) -> bool:
