@@ -210,7 +210,7 @@ def test_the_train_flow_leaves_a_measured_checkpoint(project: Any, digits: Any) 
     done = project.run(
         "train", "--scale", "0.0006", "--voices", "0", "--manifest", str(MANIFEST), "--measure-on", str(measured)
     )  # fmt: skip
-    folders = sorted((project.home / "training" / "wav2vec2-mini").iterdir())
+    folders = [f for f in (project.home / "training" / "wav2vec2-mini").iterdir() if f.name != "voices"]
     assert len(folders) == len(mini_stages())
     assert "WER" in done.stdout
     folder = next(f / "model" for f in folders if (f / "model" / "README.md").is_file())

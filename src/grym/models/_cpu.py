@@ -89,6 +89,9 @@ def rebuild(network: Any, precision: str) -> None:
     # After the change of type, which they have made already for what they hold.
     base.feature_extractor = front or base.feature_extractor
     encoder.pos_conv_embed = position or encoder.pos_conv_embed
+    # The few that are left would keep the whole file of the checkpoint mapped.
+    for left in network.parameters():
+        left.data = left.data.clone()
 
 
 class FrontEnd(torch.nn.Module):

@@ -175,7 +175,7 @@ def _symmetric(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def filled(states: torch.Tensor) -> torch.Tensor:
     """States ``shape = (…, rows, in)`` with zeros up to a multiple of :data:`ROWS` rows.
 
-    oneDNN compiles and keeps a program of about half a megabyte for every shape it meets: with clips of any length
+    oneDNN compiles and keeps a program of about a megabyte for every shape it meets: with clips of any length
     that is hundreds of them, which take more memory and, at first sight, more time than a few rows of zeros.
     """
     lacking = -states.shape[-2] % ROWS

@@ -44,8 +44,8 @@ COMPUTING: Final = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),
     "MALLOC_ARENA_MAX": "2",
-    # Programs that oneDNN keeps, half a megabyte each.
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
+    # Programs that oneDNN keeps, a megabyte each.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
 }
 
 
