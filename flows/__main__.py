@@ -317,9 +317,9 @@ def main() -> None:
         app()
     except GrymError as error:
         Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
-        if error.code == "server-died":
+        if error.code.startswith("server-"):
             sys.stdout.flush()
-            os._exit(2)  # at a usual exit Prefect tries for minutes to reach a server that is gone
+            os._exit(2)  # at a usual exit Prefect tries for minutes to tell a server that is gone
         sys.exit(2)
 
 

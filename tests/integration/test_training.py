@@ -40,6 +40,7 @@ def _train_and_kill(folder: Path) -> None:
         child.send_signal(signal.SIGKILL)
 
 
+@pytest.mark.chaos
 def test_a_killed_training_goes_on_at_its_checkpoint_to_the_same_weights(tmp_path: Path) -> None:
     """SIGKILL after a checkpoint, started again: the exported weights equal those of an undisturbed training."""
     heard: list[dict[str, Any]] = []
