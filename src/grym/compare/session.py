@@ -103,10 +103,10 @@ class Session:
     def open(self, refused: Sequence[Refused], judgements: Sequence[Judgement], facts: Mapping[str, str]) -> None:
         """Land what is known before the first model answers: run, clips, models, quarantine, the audio's quality."""
         run = self.plan.run
-        rows = [row for judgement in judgements for row in judgement.rows(run.id)]
-        self.store.land("quality", rows, run=run, part="input")
         if "started" not in self.store.landed("runs", run):
             self.store.land("runs", [self._run_row("started", facts)], run=run, part="started")
+        rows = [row for judgement in judgements for row in judgement.rows(run.id)]
+        self.store.land("quality", rows, run=run, part="input")
         self.store.land("clips", [clip_row(c, self.dataset) for c in self.plan.clips], run=run, part="all")
         self.store.land("quarantine", [refused_row(r) for r in refused], run=run, part="input")
         self.store.land("models", [self._model_row(arm) for arm in self.arms.values()], run=run, part="all")

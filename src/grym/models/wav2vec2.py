@@ -353,10 +353,11 @@ def checkpoint_folder(path: str) -> Path:
     """
     bundled = path.startswith("bundled:")
     folder = CHECKPOINTS / path.removeprefix("bundled:") if bundled else Path(path)
-    name = path if bundled else folder.name
+    name = path if bundled or not folder.is_absolute() else folder.name  # absolute paths tell about the machine
     if not folder.is_dir():
         msg = f"There is no model folder {name!r}."
-        raise ConfigError(msg, code="no-model-folder", hint="Mend the option path of the model in grym.toml.")
+        hint = "Mend the option path of the model in grym.toml; it counts from the folder of the command."
+        raise ConfigError(msg, code="no-model-folder", hint=hint)
     if not (folder / "config.json").is_file():
         msg = f"The model folder {name!r} holds no config.json."
         raise ConfigError(msg, code="not-a-checkpoint", hint="Give a folder in Hugging Face form.")
