@@ -73,6 +73,7 @@ def compare(
     """Compare two models on a dataset: checked, scored, tested, stored, shown."""
     from grym.config import ensure_home, load_settings
     from grym.corpus.loaders import load_dataset
+    from grym.models.registry import check_model
     from grym.store import Store
 
     settings = load_settings()
@@ -80,7 +81,7 @@ def compare(
     chosen = dataset or settings.compare.dataset
     # Whatever a person can have typed wrong is said before a server is started.
     for name in names.values():
-        settings.model(name)
+        check_model(settings.model(name))
     load_dataset(chosen, settings)
     ensure_home(settings)
     store = Store(settings.home)

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from grym.config import ModelSpec
 from grym.errors import AudioError, ConfigError, ModelError, ResourceError
 from grym.models import AudioClip, Options, build_options, find_adapter, known_adapters, load_model, revision_hash
 from grym.models.fake import FakeModel, FakeOptions
+from grym.models.registry import check_model
 
 TOY = """
 from dataclasses import dataclass
@@ -269,3 +271,18 @@ def test_a_bad_script_is_a_config_error(script, match):
 def test_fake_options_have_defaults():
     """The adapter contract: options_type is a dataclass, and the fake's needs no argument."""
     assert FakeModel.options_type() == FakeOptions()
+
+
+def test_a_model_is_checked_without_being_built(tmp_path: Path) -> None:
+    """Unknown names, wrong options and missing folders are found; a plugin's own code is not run."""
+    for adapter, options, code in (
+        ("nobody", {}, "unknown-adapter"),
+        ("wav2vec2", {"pth": "x"}, "unknown-option"),
+        ("wav2vec2", {"path": str(tmp_path / "away")}, "no-model-folder"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            check_model(ModelSpec(name="m", adapter=adapter, options=options))
+        assert caught.value.code == code
+    check_model(ModelSpec(name="m", adapter="wav2vec2", options={"path": "bundled:wav2vec2-mini"}))
+    check_model(ModelSpec(name="m", adapter="not.there:Class"))
+    check_model(ModelSpec(name="m", adapter="fake", options={"script": '{"load": {"do": "crash"}}'}))

@@ -43,11 +43,35 @@ def load_model(spec: ModelSpec) -> Model:
         ModelError: the adapter's module cannot be imported, or the model cannot be built.
     """
     adapter = find_adapter(spec.adapter)
+    return adapter(spec, _options(adapter, spec))
+
+
+def check_model(spec: ModelSpec) -> None:
+    """Find what a person can have typed wrong, without building the model: for the process that starts workers.
+
+    Options of built-in adapters are checked, and what their ``verify(options)`` looks at (does the folder exist?).
+    Other adapters run code of their own, which belongs into a worker; only that they are known is checked.
+
+    Raises:
+        ConfigError: no such adapter, or an option that cannot work.
+    """
+    if spec.adapter not in BUILTIN:
+        if ":" not in spec.adapter and spec.adapter not in _adapters():
+            raise _unknown(spec.adapter)
+        return
+    adapter = find_adapter(spec.adapter)
+    options = _options(adapter, spec)
+    verify: Callable[[Any], object] | None = getattr(adapter, "verify", None)
+    if verify is not None:
+        verify(options)
+
+
+def _options(adapter: Adapter, spec: ModelSpec) -> object:
     options_type = getattr(adapter, "options_type", None)
     if not (isinstance(options_type, type) and dataclasses.is_dataclass(options_type)):
         msg = f"Adapter {spec.adapter!r} has no options_type that is a dataclass."
         raise ConfigError(msg, code="bad-adapter", hint="Give the class an options_type; see grym.models.registry.")
-    return adapter(spec, build_options(options_type, spec.options, f"model {spec.name!r}"))
+    return build_options(cast("type[object]", options_type), spec.options, f"model {spec.name!r}")
 
 
 def known_adapters() -> list[str]:
@@ -64,14 +88,18 @@ def find_adapter(name: str) -> Adapter:
     """
     target = name if ":" in name else BUILTIN.get(name) or _adapters().get(name)
     if target is None:
-        msg = f"Unknown adapter {name!r}; known are {', '.join(known_adapters())}."
-        raise ConfigError(msg, code="unknown-adapter", hint="Use one of these or 'package.module:Class'.")
+        raise _unknown(name)
     module, _, attribute = target.partition(":")
     found = getattr(_import(module, name), attribute, None)
     if not callable(found):
         msg = f"Adapter {name!r} names {attribute or 'nothing'!r}, which module {module!r} does not have."
         raise ConfigError(msg, code="unknown-adapter", hint="Write it as 'package.module:Class'.")
     return cast("Adapter", found)
+
+
+def _unknown(name: str) -> ConfigError:
+    msg = f"Unknown adapter {name!r}; known are {', '.join(known_adapters())}."
+    return ConfigError(msg, code="unknown-adapter", hint="Use one of these or 'package.module:Class'.")
 
 
 def build_options(options_type: type[T], values: Mapping[str, Any], owner: str) -> T:

@@ -113,6 +113,15 @@ class Wav2Vec2:
             msg = f"overlap_seconds {options.overlap_seconds} is more than half of window_seconds."
             raise ConfigError(msg, code="bad-option", hint="Use a longer window or a shorter overlap.")
 
+    @staticmethod
+    def verify(options: Wav2Vec2Options) -> None:
+        """Look for the checkpoint without loading it.
+
+        Raises:
+            ConfigError: the folder does not exist or holds no weights.
+        """
+        checkpoint_folder(options.path)
+
     @property
     def card(self) -> Card:
         """What this checkpoint is; loads it."""
