@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 from flows._prefect import api
 from flows.server import server, state
 from grym.store import Store
 from tests.support import wait
 
-if TYPE_CHECKING:
-    import pytest
 
-
+@pytest.mark.chaos
 def test_a_run_with_its_own_server_is_whole_when_the_server_comes_back(
     project: Any, digits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

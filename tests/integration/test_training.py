@@ -123,6 +123,7 @@ for event in train(TrainSpec.from_json(sys.argv[1]), Path(sys.argv[2]), manifest
 """
 
 
+@pytest.mark.chaos
 def test_a_training_ends_with_its_parent_and_leaves_its_folder_free(tmp_path: Path) -> None:
     """A second training in the folder is refused; SIGKILL of the parent ends the child, and the next one resumes."""
     endless = dataclasses.replace(TINY, steps=100_000)
