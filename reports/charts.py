@@ -54,7 +54,9 @@ def difference(row: Mapping[str, Any], labels: Sequence[str]) -> list[Chart]:
 def _difference(row: Mapping[str, Any], labels: Sequence[str], width: int) -> Any:
     import altair as alt
 
-    known = [abs(row[name]) for name in ("difference", "low", "high", "margin") if row[name] is not None]
+    # The interval of equivalence is usually the narrower one; without a single error it is exact and far wider.
+    names = ("difference", "low", "high", "margin", "inner_low", "inner_high")
+    known = [abs(row[name]) for name in names if row.get(name) is not None]
     reach = 1.2 * max(*known, 0.1)
     low, high = row["low"], row["high"]
     center = row["difference"]

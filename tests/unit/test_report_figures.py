@@ -166,6 +166,15 @@ def test_the_deciding_interval_lies_inside_the_shown_one(data):
     assert wide.svg.count('stroke-width="7"') == narrow.svg.count('stroke-width="7"') == 1
 
 
+def test_an_equivalence_interval_wider_than_the_other_stays_inside_the_figure():
+    """Without a single error the exact interval is the wider one; the figure keeps its width."""
+    row = {"difference": 0.0, "low": 0.0, "high": 0.0, "margin": 0.5, "confidence": 0.95}
+    for chart in charts.difference(row | {"inner_low": -5.99, "inner_high": 5.99}, ("m", "n")):
+        frame = re.search(r'class="background" d="M0,0h(\d+)', chart.svg)
+        assert frame is not None
+        assert int(frame[1]) > 200
+
+
 def test_rates_have_their_own_intervals(data):
     """Both arms' error rates carry an interval that holds the rate; other metrics none."""
     rows = {row.key: row for row in metrics.metric_rows(data)}
