@@ -280,6 +280,19 @@ def test_tempo_changes_length_and_not_pitch(factor):
     assert np.array_equal(augment.change_tempo(tone(0.05), factor), tone(0.05))
 
 
+def test_weak_ends_are_cut_by_level():
+    """What lies under the threshold goes from both ends, a weak part in the middle stays, a third is always left."""
+    weak, strong = 0.02 * tone(0.2), tone(0.1)
+    word = np.concatenate([weak, strong, weak, strong, weak])
+    assert augment.trim_by_level(word, 20.0).size == pytest.approx(0.4 * RATE, abs=0.02 * RATE)
+    assert augment.trim_by_level(word, 45.0).size == word.size
+    click = np.concatenate([weak, weak, tone(0.01), weak])
+    assert augment.trim_by_level(click, 20.0).size == pytest.approx(click.size / 3, abs=0.02 * RATE)
+    assert augment.trim_by_level(tone(0.02), 20.0).size == 0.02 * RATE
+    trimmed = augment.hurry(word, np.random.default_rng(1), replace(NOTHING, trim=1.0, trim_db=(20.0, 20.0)))
+    assert np.array_equal(trimmed, augment.trim_by_level(word, 20.0))
+
+
 def test_hurried_words_are_shorter_and_follow_the_seed():
     """Each effect alone shortens a word or leaves it, by draws of the generator."""
     wave = tone(0.6)

@@ -29,9 +29,9 @@ grym-synth runs offline and gives meaningful results on a laptop; it knows the t
 ## Data
 
 {data}
-* Augmentation: single digits joined to strings, speed, formants moved without pitch, level of each digit, equalizer,
-  telephone band, low pass, reverberation, pink and white noise, babble, clipping, codecs (GSM 06.10, A-law, ADPCM,
-  Opus, MP3), mu-law quantisation, SpecAugment.
+* Augmentation: single digits joined to strings, speed, tempo, ends cut at random and where the level is low, formants
+  moved without pitch, level of each digit, equalizer, telephone band, low pass, reverberation, pink and white noise,
+  babble, clipping, codecs (GSM 06.10, A-law, ADPCM, Opus, MP3), mu-law quantisation, SpecAugment.
 
 ## Training
 

@@ -179,7 +179,7 @@ def mini_stages(
     """The stages of ``wav2vec2-mini``.
 
     The first hears synthetic voices alone, so that what it knows about speech does not lean on a few people; the
-    second hears them in a hurry and cut tightly. The third adds real speech.
+    second hears them in a hurry and cut tightly. The third adds real speech, cut by its level as recordings often are.
 
     Args:
         seed: seed of everything that is drawn.
@@ -215,6 +215,7 @@ def mini_stages(
         steps=steps(1200),
         seed=seed + 2,
         learning_rate=8e-4,
+        augmentation="trimmed",
         fsdd_share=0.4,
         fsdd_warps=3,
         recorded_share=0.36 if voices else 0.0,
