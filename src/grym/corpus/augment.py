@@ -69,6 +69,9 @@ PRESETS: Final = {
         speed_factor=(0.8, 1.3), tempo=0.5, trim=0.5, crop=0.15, low_pass=0.6, telephone=0.2, noise=0.8,
         snr_db=(3.0, 40.0),
     ),
+    "mixed": Augmentation(
+        speed_factor=(0.8, 1.25), tempo=0.3, trim=0.25, crop=0.1, low_pass=0.5, telephone=0.15, snr_db=(4.0, 40.0)
+    ),
 }  # fmt: skip
 
 

@@ -29,6 +29,7 @@ class Emission:
         vocabulary: token of each column.
         blank: column of the blank.
         path: token id of each frame, int64 ``shape = (frames,)``; ``None`` for the most probable one.
+        lead_seconds: how long before the clip the frames begin.
     """
 
     log_probabilities: npt.NDArray[np.float32]
@@ -38,6 +39,7 @@ class Emission:
     vocabulary: tuple[str, ...]
     blank: int
     path: npt.NDArray[np.int64] | None = None
+    lead_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +110,16 @@ def _segment(word: list[_Token], emission: Emission) -> Segment:
     frames = sum(token.last - token.first + 1 for token in word)
     confidence = float(np.exp(sum(token.log_probability for token in word) / frames))
     return Segment(
-        start=min(first * emission.seconds_per_frame, emission.seconds),
-        end=min((last + 1) * emission.seconds_per_frame, emission.seconds),
+        start=_within(first * emission.seconds_per_frame, emission),
+        end=_within((last + 1) * emission.seconds_per_frame, emission),
         text="".join(token.text for token in word),
         confidence=min(1.0, confidence),
     )
+
+
+def _within(seconds: float, emission: Emission) -> float:
+    """A time of the frames as a time of the clip."""
+    return min(max(seconds - emission.lead_seconds, 0.0), emission.seconds)
 
 
 def force(emission: Emission, text: str, delimiter: str) -> Emission:

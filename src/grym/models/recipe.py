@@ -179,7 +179,8 @@ def mini_stages(
     """The stages of ``wav2vec2-mini``.
 
     The first hears synthetic voices alone, so that what it knows about speech does not lean on a few people; the
-    second hears them in a hurry and cut tightly. The third adds real speech, cut by its level as recordings often are.
+    second hears them in a hurry and cut tightly. The third adds real speech, cut by its level as recordings often are;
+    the fourth settles on a mixture with more strings.
 
     Args:
         seed: seed of everything that is drawn.
@@ -223,4 +224,15 @@ def mini_stages(
         leave_out=leave_out,
         start_from=second.key,
     )
-    return first, second, third
+    fourth = dataclasses.replace(
+        third,
+        steps=steps(800),
+        seed=seed + 3,
+        learning_rate=5e-4,
+        augmentation="mixed",
+        fsdd_share=0.35,
+        recorded_share=0.3 if voices else 0.0,
+        string_share=0.7,
+        start_from=third.key,
+    )
+    return first, second, third, fourth

@@ -43,12 +43,15 @@ from grym.corpus.digits import RATE, WORDS, Samples
 from grym.corpus.recorded import kept, recorded_takes, voices_sha256
 from grym.corpus.synthesizers import installed
 from grym.errors import ConfigError
+from grym.models.lead_in import FILE as LEAD_IN_FILE
 from grym.models.lexicon import FILE as LEXICON_FILE
 from grym.models.recipe import FSDD_FIRST_TAKE, TrainData, TrainSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Training clips lie in longer ones with background around them, so the network expects some.
+LEAD_IN_SECONDS: Final = 0.1
 VOCABULARY: Final = ("<pad>", "<s>", "</s>", "<unk>", "|", *"etaonihsrdlumwcfgypbvk'xjqz")
 BLANK: Final = 0
 FRAME: Final = 320
@@ -288,6 +291,7 @@ class Trainer:
         if self._data is not None:
             facts["data"] = self._record()
         (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        (folder / LEAD_IN_FILE).write_text(json.dumps({"seconds": LEAD_IN_SECONDS}) + "\n", encoding="utf-8")
         # A manifest may hold any words, and whoever gives one wants a model that spells.
         if self._data is None or not self._data.manifest:
             (folder / LEXICON_FILE).write_text(json.dumps(WORDS) + "\n", encoding="utf-8")

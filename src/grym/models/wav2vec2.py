@@ -27,6 +27,7 @@ from grym.errors import AudioError, ConfigError, GrymError, ModelError
 from grym.models._network import arrange, contextualize, front_end, padded_batch, place, read, receptive_field
 from grym.models.ctc import Emission, decode
 from grym.models.interface import Answer, AudioClip, Card, Level, Options, Samples
+from grym.models.lead_in import lead_in, read_lead_in
 from grym.models.lexicon import Lexicon, read_words
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Wav2Vec2Options:
             whose answers padding would change always get 1.
         lexicon: ``auto`` answers only with the words of the checkpoint's ``lexicon.json`` where it has one; ``off``
             answers whatever the letters spell.
+        lead_in: ``auto`` puts as much background before a clip as the checkpoint's ``lead_in.json`` asks for; ``off``
+            gives the network the clip as it is. See :mod:`grym.models.lead_in`.
         weight_noise: standard deviation of seeded noise on each weight matrix, relative to the matrix's own;
             makes a deliberately worse arm.
         seed: seed of that noise.
@@ -69,6 +72,7 @@ class Wav2Vec2Options:
     overlap_seconds: float = 4.0
     padded_batch: int = 0
     lexicon: Literal["auto", "off"] = "auto"
+    lead_in: Literal["auto", "off"] = "auto"
     weight_noise: float = 0.0
     seed: int = 0
 
@@ -87,6 +91,7 @@ class _Loaded:
     lexicon: Lexicon | None
     normalize: bool
     stride: int
+    lead: int
     padded_batch: int
     card: Card
 
@@ -224,10 +229,11 @@ class Wav2Vec2:
     def _emissions(self, clips: Sequence[AudioClip]) -> list[tuple[Emission, float]]:
         """Frame probabilities of clips of any length, and the seconds they took: windows, then stitching."""
         loaded = self._load()
+        led = [lead_in(clip.samples, loaded.lead) for clip in clips]
         pieces = [
-            _Piece(owner, window, clip.samples[window.start : window.stop])
-            for owner, clip in enumerate(clips)
-            for window in _windows(clip.samples.size, clip.rate, self._options, loaded.stride)
+            _Piece(owner, window, samples[window.start : window.stop])
+            for owner, (clip, samples) in enumerate(zip(clips, led, strict=True))
+            for window in _windows(samples.size, clip.rate, self._options, loaded.stride)
         ]
         # Longest first: neighbours of equal length need little padding, and no stream ends with a long one alone.
         order = sorted(range(len(pieces)), key=lambda i: -pieces[i].samples.size)
@@ -263,7 +269,7 @@ class _Part:
 
     Attributes:
         scores: log-probabilities of the frames that are kept, float32 ``shape = (frames, vocabulary)``.
-        total: sum of their hidden states, float64 ``shape = (hidden,)``.
+        total: sum of their hidden states without those of the lead-in, float64 ``shape = (hidden,)``.
         seconds: what it took.
     """
 
@@ -312,7 +318,8 @@ def _hear(loaded: _Loaded, pieces: Sequence[_Piece]) -> list[tuple[npt.NDArray[n
     for piece, (scores, hidden) in zip(pieces, _forward(loaded, [piece.samples for piece in pieces]), strict=True):
         window = piece.window
         keep = slice(window.skip, window.skip + window.keep if window.keep else None)
-        heard.append((scores[keep], hidden[keep].sum(axis=0, dtype=np.float64)))
+        own = hidden[keep][loaded.lead // loaded.stride if window.start == 0 else 0 :]
+        heard.append((scores[keep], own.sum(axis=0, dtype=np.float64)))
     return heard
 
 
@@ -320,13 +327,15 @@ def _join(loaded: _Loaded, clip: AudioClip, parts: Sequence[_Part]) -> Emission:
     """The windows of a clip as one."""
     ordered = sorted(parts, key=lambda part: part.start)
     scores = np.concatenate([part.scores for part in ordered])
+    frames = len(scores) - loaded.lead // loaded.stride
     return Emission(
         log_probabilities=scores,
-        hidden_mean=(np.sum([part.total for part in ordered], axis=0) / len(scores)).astype(np.float32),
+        hidden_mean=(np.sum([part.total for part in ordered], axis=0) / frames).astype(np.float32),
         seconds_per_frame=loaded.stride / loaded.card.sample_rate,
         seconds=clip.seconds,
         vocabulary=loaded.vocabulary,
         blank=loaded.blank,
+        lead_seconds=loaded.lead / loaded.card.sample_rate,
     )
 
 
@@ -414,14 +423,18 @@ def _load(spec: ModelSpec, options: Wav2Vec2Options) -> _Loaded:
         "seed": options.seed if options.weight_noise else 0,
         "window": [options.window_seconds, options.overlap_seconds],
     }
-    if options.lexicon == "off":
-        facts["lexicon"] = "off"
+    for name in ("lexicon", "lead_in"):
+        if getattr(options, name) == "off":
+            facts[name] = "off"
     if precision.startswith("int8"):
         facts["activation_bits"] = activation_bits()
     vocabulary = tuple(tokenizer.convert_ids_to_tokens(list(range(config.vocab_size))))
     blank = int(tokenizer.pad_token_id)
     delimiter = str(getattr(tokenizer, "word_delimiter_token", "|") or "|")
     words = read_words(folder) if options.lexicon == "auto" else ()
+    seconds = read_lead_in(folder) if options.lead_in == "auto" else 0.0
+    # Whole frames, so that the clip's own frames stay where they are.
+    lead = round(seconds * int(processor.feature_extractor.sampling_rate) / stride) * stride
     card = Card(
         name=spec.name,
         revision=revision_hash(files, facts),
@@ -437,6 +450,7 @@ def _load(spec: ModelSpec, options: Wav2Vec2Options) -> _Loaded:
             "architecture": str(config.model_type),
             "frame_seconds": stride / 16_000,
             "lexicon_words": len(words),
+            "lead_in_seconds": seconds,
             **_flat(facts),
         },
     )
@@ -451,6 +465,7 @@ def _load(spec: ModelSpec, options: Wav2Vec2Options) -> _Loaded:
         lexicon=Lexicon.build(words, vocabulary, blank, delimiter) if words else None,
         normalize=bool(processor.feature_extractor.do_normalize),
         stride=stride,
+        lead=lead,
         padded_batch=together,
         card=card,
     )
