@@ -84,6 +84,7 @@ class Effect:
         harm_low: one-sided lower bound of the harm: of the difference in the worse direction.
         harm_high: one-sided upper bound of the harm.
         reduction: fraction of the variance that the covariate took away.
+        bound_time: ``n rho^2`` of the bounds.
         problem: why there is no interval.
     """
 
@@ -105,7 +106,15 @@ class Effect:
     harm_low: float | None = None
     harm_high: float | None = None
     reduction: float = 0.0
+    bound_time: float | None = None
     problem: Problem | None = None
+
+    def worse_p(self, margin: float) -> float | None:
+        """Always-valid one-sided p-value of the harm being no more than a margin; none without an interval."""
+        if self.harm_low is None or self.harm_high is None or self.se is None or self.bound_time is None:
+            return None
+        harm = (self.harm_low + self.harm_high) / 2
+        return float(p_value((harm - margin) / self.se, self.bound_time, 1))
 
     def log(self) -> tuple[float, float] | None:
         """The interval as a difference of natural logarithms; none where the relative one is missing or reaches -1."""
@@ -162,7 +171,8 @@ def _effect(
     part = float(progress(n, m, design.planned_control, design.planned_treatment))
     time = part * planned_time(design.alpha)
     width = float(multiplier(time, design.alpha))
-    bound = se * float(multiplier(part * planned_time(design.alpha, 1), design.alpha, 1))
+    bound_time = part * planned_time(design.alpha, 1)
+    bound = se * float(multiplier(bound_time, design.alpha, 1))
     harm = delta if metric.direction == "lower" else -delta
     relative = found.relative(width)
     return Effect(
@@ -182,6 +192,7 @@ def _effect(
         harm_low=harm - bound,
         harm_high=harm + bound,
         reduction=float(found.reduction),
+        bound_time=bound_time,
     )
 
 

@@ -10,7 +10,6 @@ Source: Deng, Knoblich, Lu, "Applying the delta method in metric analytics", KDD
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -137,10 +136,11 @@ def quantile_query(metric: Metric, arm: str) -> str:
     return _VALUES.format(metric=literal(metric.name), arm=literal(arm)).strip()
 
 
-def queries_digest(experiment: Experiment) -> str:
-    """sha256 of the queries of all quantile metrics."""
-    asked = [quantile_query(m, arm.name) for m in experiment.metrics if m.kind == "quantile" for arm in experiment.arms]
-    return hashlib.sha256("\n".join([*asked, _AT, _COUNTS]).encode()).hexdigest()
+def queries(experiment: Experiment) -> str:
+    """Every query that the quantiles of a configuration come from; empty without quantile metrics."""
+    metrics = [metric for metric in experiment.metrics if metric.kind == "quantile"]
+    asked = [quantile_query(metric, arm.name) for metric in metrics for arm in experiment.arms]
+    return "\n".join([*asked, _AT, _COUNTS]) if asked else ""
 
 
 def _gather(events: Events, metric: Metric, arm: str) -> Quantile:
