@@ -81,7 +81,7 @@ def _headline(experiment: Experiment, verdict: Verdict, arm: str | None) -> str:
 def _balance(health: Health) -> Sentence:
     text = (
         f"{health.units} units are {'not ' if health.srm_p == 0 or 'sample-ratio-mismatch' in health.problems else ''}"
-        f"spread as configured (p = {_p(health.srm_p)}); {_percent(health.mixed)} of the units were in two arms, "
+        f"spread as configured ({_p(health.srm_p)}); {_percent(health.mixed)} of the units were in two arms, "
         f"{_percent(health.lost)} of the measured requests have no exposure."
     )
     return Sentence(text, ("moments",))
@@ -113,7 +113,7 @@ def _of_effect(experiment: Experiment, effect: Effect) -> str:
     level = f"{experiment.success.confidence:.12g}"
     text = (
         f"{names}; difference {_number(effect.delta)}, always-valid interval {_number(effect.low)} to "
-        f"{_number(effect.high)} (confidence {level}, p = {_p(effect.p_value)})"
+        f"{_number(effect.high)} (confidence {level}, {_p(effect.p_value)})"
     )
     if effect.relative is not None and effect.relative_low is not None and effect.relative_high is not None:
         text += (
@@ -129,12 +129,19 @@ def _of_rail(rail: Rail) -> str:
     name = f"Guardrail {rail.metric}" if rail.configured else f"Primary metric {rail.metric}"
     margin = f"margin {_number(rail.margin)}"
     if rail.standing == "broken":
-        return f"{name} is broken: worse by at least {_number(rail.harm_low)} ({margin}, p = {_p(rail.p_value)})."
+        return f"{name} is broken: worse by at least {_number(rail.harm_low)} ({margin}, {_p(rail.p_value)})."
     if rail.standing == "held":
-        return f"{name} holds: worse by at most {_number(rail.harm_high)} ({margin})."
+        return f"{name} holds: {_harm(rail.harm_high, 'most')} ({margin})."
     if rail.harm_high is None:
         return f"{name} is open: no bound yet ({margin})."
-    return f"{name} is open: worse by {_number(rail.harm_low)} to {_number(rail.harm_high)} ({margin})."
+    return f"{name} is open: {_harm(rail.harm_low, 'least')}, {_harm(rail.harm_high, 'most')} ({margin})."
+
+
+def _harm(bound: float | None, side: str) -> str:
+    """A bound of the harm; a negative one is an improvement."""
+    if bound is None or bound >= 0:
+        return f"worse by at {side} {_number(bound)}"
+    return f"better by at {'least' if side == 'most' else 'most'} {_number(-bound)}"
 
 
 def _number(value: float | None) -> str:
@@ -147,5 +154,5 @@ def _percent(value: float) -> str:
 
 def _p(value: float | None) -> str:
     if value is None:
-        return "unknown"
-    return "below 0.0001" if value < 0.0001 else f"{value:.2g}"  # noqa: PLR2004 - more digits say nothing more
+        return "p unknown"
+    return "p below 0.0001" if value < 0.0001 else f"p = {value:.2g}"  # noqa: PLR2004 - more digits say nothing more

@@ -73,19 +73,21 @@ class Moments:
         Raises:
             QualityError: a number is NaN or infinite.
         """
-        values = np.asarray(y, dtype=np.float64)
-        weights = np.ones_like(values) if w is None else np.broadcast_to(np.asarray(w, dtype=np.float64), values.shape)
-        known = np.zeros_like(values) if x is None else np.broadcast_to(np.asarray(x, dtype=np.float64), values.shape)
-        named = {"y": values, "w": weights, "x": known}
+        given = {"y": y} | ({} if w is None else {"w": w}) | ({} if x is None else {"x": x})
+        named = {name: np.asarray(array, dtype=np.float64) for name, array in given.items()}
         for name, array in named.items():
             if not np.isfinite(array).all():
                 raise _not_finite(name)
-        sums = [
-            np.prod([named[letter] for letter in term], axis=0).sum(axis=-1, dtype=np.float64)
-            for term in (f.name.removeprefix("sum_") for f in fields(cls)[1:])
-        ]
-        count = np.full(values.shape[:-1], float(values.shape[-1]))
-        return cls(*(plain(part) for part in (count, *sums)))
+        shape = named["y"].shape
+        count = np.full(shape[:-1], float(shape[-1]))
+        sums = {"n": count, "w": count, "ww": count}  # of weights of 1
+        for term in _TERMS:
+            factors = [named[letter] for letter in term if letter in named]
+            if "x" in term and x is None:
+                sums[term] = np.zeros_like(count)
+            elif term not in sums or w is not None:
+                sums[term] = np.prod(np.broadcast_arrays(*factors), axis=0).sum(axis=-1)
+        return cls(plain(count), *(plain(sums[term]) for term in _TERMS))
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Moments:
@@ -163,6 +165,7 @@ class Moments:
             return plain(np.where(np.abs(centred) <= _NOTHING * scale, 0.0, centred))
 
 
+_TERMS: Final = tuple(field.name.removeprefix("sum_") for field in fields(Moments)[1:])
 _PAIRS: Final = {"yy": "yy", "ww": "ww", "xx": "xx", "yw": "yw", "wy": "yw", "xy": "xy", "yx": "xy"} | {
     "xw": "xw",
     "wx": "xw",
