@@ -22,6 +22,7 @@ from scipy.stats import norm
 
 from grym.experiment import srm
 from grym.experiment.cuped import Contrast, contrast
+from grym.experiment.effects import EARLY
 from grym.experiment.moments import Moments
 from grym.experiment.quantiles import quantile_of
 from grym.experiment.ratio import linear
@@ -156,7 +157,7 @@ def guardrail(replicates: int = REPLICATES) -> Iterator[tuple[str, Any]]:
     for rng, rows in _blocks(replicates, [7]):
         z, part = _scores(rng, rows)
         time = part * planned_time(ALPHA, 1)
-        broken += (np.asarray(p_value(z, time, 1)) < ALPHA).any(axis=1).tolist()
+        broken += (np.asarray(p_value(z, time / EARLY, 1)) < ALPHA).any(axis=1).tolist()
         held += (np.asarray(p_value(-z, time, 1)) < ALPHA).any(axis=1).tolist()
     yield "broken", share(broken)
     yield "held", share(held)

@@ -106,7 +106,7 @@ def test_an_arm_that_need_only_be_no_worse_is_shipped_inside_the_margin() -> Non
     rule = changed(success=Success(rule="non-inferior"))
     assert decided(rule, b={"cost": 10.05}).verdict == "SHIP"
     assert decided(rule, b={"cost": 10.15}).arms[0].reasons == ("not-enough-evidence",)
-    assert decided(rule, b={"cost": 10.05, "speed": 9.6}).arms[0].reasons == ("guardrail-open:speed",)
+    assert decided(rule, b={"cost": 10.05, "speed": 9.55}).arms[0].reasons == ("guardrail-open:speed",)
 
 
 def test_nothing_is_shipped_before_enough_units_and_days() -> None:

@@ -7,7 +7,8 @@ here gives the smallest error, and is estimated from both arms together. Works o
 about looks or decisions.
 
 Source: Deng, Xu, Kohavi, Walker, "Improving the sensitivity of online controlled experiments by utilizing
-pre-experiment data", WSDM 2013, section 3. Relative intervals: Fieller, Biometrika 1940.
+pre-experiment data", WSDM 2013, section 3. Relative intervals: Fieller, Journal of the Royal Statistical
+Society B 16 (1954).
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 Numbers: TypeAlias = float | NDArray[np.float64]
 DIGITS: Final = 12  # significant digits of what is kept of a moment; the order of adding shows from the 15th
-# A spread of less than a millionth of the level is what rounding leaves of equal values: 1e-12 of its square.
-_NOTHING: Final = 1e-12
+# A spread below a three-millionth of the level is what rounding leaves of equal values: 1e-13 of its square.
+_NOTHING: Final = 1e-13
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ def quantile_of(values: ArrayLike, level: float, units: ArrayLike | None = None,
     point = float(found[_rank(given.size, level)])
     counts = np.bincount(labels, minlength=n)
     below = np.bincount(labels, weights=given <= point, minlength=n)
-    se = _share_se(Moments.from_arrays(below, counts))
+    se = _share_se(Moments.from_arrays(below, counts), level)
     edges = [_rank(given.size, level + side * BAND * se) for side in (-1, 1)]
     low, high = (float(found[edge]) if 0 <= edge < given.size else math.nan for edge in edges)
     return Quantile(**named, n=n, values=given.size, value=point, share_se=se, low=low, high=high)
@@ -160,7 +160,7 @@ def _gather(events: Events, metric: Metric, arm: str) -> Quantile:
     point = at(_rank(size, level))[0]
     n, *sums = connection.execute(_COUNTS.format(point=repr(point), values=inner)).fetchall()[0]
     k, c, kk, cc, kc = map(float, sums)
-    se = _share_se(Moments(float(n), sum_y=k, sum_w=c, sum_yy=kk, sum_ww=cc, sum_yw=kc))
+    se = _share_se(Moments(float(n), sum_y=k, sum_w=c, sum_yy=kk, sum_ww=cc, sum_yw=kc), level)
     ranks = [_rank(size, level + side * BAND * se) for side in (-1, 1)]
     edges = at(*(min(max(rank, 0), size - 1) for rank in ranks))
     low, high = (edge if 0 <= rank < size else math.nan for rank, edge in zip(ranks, edges, strict=True))
@@ -174,8 +174,13 @@ def _rank(size: int, level: float) -> int:
     return math.ceil(round(level * size, 9)) - 1
 
 
-def _share_se(moments: Moments) -> float:
-    return math.sqrt(float(linear(moments, "ratio").variance))
+def _share_se(moments: Moments, level: float) -> float:
+    """Standard error of the share of values up to the quantile, at least that of independent values.
+
+    The largest value has all values up to it, in every unit: without the floor it would be known exactly.
+    """
+    found = float(linear(moments, "ratio").variance)
+    return math.sqrt(max(found, level * (1 - level) / float(moments.sum_w))) if math.isfinite(found) else math.nan
 
 
 def _empty(metric: str, arm: str) -> Quantile:

@@ -12,7 +12,7 @@ They are asymptotic: they need enough units for means to be normal (:data:`MIN_U
 Error probabilities are fractions. All functions take numbers or arrays. Knows nothing about arms or metrics.
 
 Source: Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas, "Time-uniform central limit theory and asymptotic confidence
-sequences", arXiv 2103.06476 (theorem 2.2 two-sided, appendix one-sided); Howard et al., Annals of Statistics 49 (2021).
+sequences", arXiv 2103.06476 (section 2; one-sided in the appendix); Howard et al., Annals of Statistics 49 (2021).
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def mixture_bound(v: float, rho: float, alpha: float, sides: Sides = 2) -> float
         >>> round(mixture_bound(100, 12.60056, 0.05), 4)
         30.3521
 
-    Source: Howard et al. 2021, equation 14 (two-sided) and proposition 6 (one-sided).
+    Source: Howard et al. 2021, section 3 (conjugate mixtures).
     """
     _checked(alpha)
     if sides != 1:

@@ -128,7 +128,7 @@ def _decide(
     waiting = _waiting(experiment, primary, seen)
     if waiting:
         return "HOLD", waiting
-    if experiment.success.rule == "superior" and _inside(primary, experiment.primary.margin):
+    if experiment.success.rule == "superior" and primary.inside(experiment.primary.margin):
         return "EQUIVALENT", ("inside-the-margin",)
     if not _good(experiment, primary, alpha):
         return "HOLD", ("not-enough-evidence",)
@@ -145,11 +145,6 @@ def _waiting(experiment: Experiment, primary: Effect, seen: Seen) -> tuple[str, 
         primary.problem or "": primary.problem is not None,
     }
     return tuple(name for name, holds in found.items() if holds)
-
-
-def _inside(primary: Effect, margin: float) -> bool:
-    low, high = primary.harm_low, primary.harm_high
-    return low is not None and high is not None and -margin < low and high < margin
 
 
 def _good(experiment: Experiment, primary: Effect, alpha: float) -> bool:
