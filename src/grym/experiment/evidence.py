@@ -206,6 +206,7 @@ class Events:
         if self._mixed:
             self.connection.execute("UPDATE exposed SET randomised = false WHERE unit IN (FROM mixed)")
         query = moments_query(self._experiment)
+        asked = queries(self._experiment)
         found = {(row[0], row[1]): row[2:] for row in self.connection.sql(query).fetchall()}
         exposed = dict(
             self.connection.sql("SELECT arm, count(*) FROM exposed WHERE randomised GROUP BY arm").fetchall()
@@ -220,8 +221,13 @@ class Events:
             first_ms=min(times, default=None),
             last_ms=max(times, default=None),
             until_ms=self._until_ms,
-            query_digest=hashlib.sha256(f"{_EXPOSED}{_MIXED}{_ARMS}{query}".encode()).hexdigest(),
+            query_digest=hashlib.sha256(asked.encode()).hexdigest(),
         )
+
+
+def queries(experiment: Experiment) -> str:
+    """Every query that the statistics of a configuration come from, whose sha256 is :attr:`Evidence.query_digest`."""
+    return f"{_EXPOSED}{_MIXED}{_ARMS}{moments_query(experiment)}"
 
 
 def moments_query(experiment: Experiment) -> str:
