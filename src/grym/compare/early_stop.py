@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -64,6 +65,7 @@ class Look:
         return self.verdict != "cannot tell"
 
 
+@cache
 def tuning(planned: int, alpha: float) -> float:
     """The mixture's rho that makes the sequence narrowest at the planned number of clips.
 
@@ -153,7 +155,7 @@ def _sequence(
         return d
     se, count, groups = max(by_clip.se, by_cluster.se), int(first.size), by_cluster.clusters
     rho = tuning(planned, alpha)
-    half, inner = (_student(width(count, rho, level), groups) * se for level in (alpha, 2 * alpha))
+    half, inner = (student(width(count, rho, level), groups) * se for level in (alpha, 2 * alpha))
     inner = max(inner, -math.log(alpha) / float(units.sum()))
     return replace(
         d,
@@ -166,7 +168,7 @@ def _sequence(
     )
 
 
-def _student(z: float, groups: int) -> float:
+def student(z: float, groups: int) -> float:
     """The quantile of t with groups - 1 degrees that leaves as much beyond it as z does of the normal."""
     return float(-stdtrit(groups - 1, ndtr(-z)))
 

@@ -221,7 +221,7 @@ def _texts(written: Written, rule: Callable[[str], str]) -> _Texts:
 
 def _text(text: str, rule: Callable[[str], str], *, several: bool) -> Text:
     if not several:
-        return Text(tuple(rule(text).split()))
+        return plain(text, rule)
     try:
         return parse(text, rule)
     except ManifestError:  # only an answer can have a broken brace here: references have been read before
