@@ -193,10 +193,10 @@ def score(  # noqa: PLR0913 - the options of the command
     by: Annotated[list[str] | None, typer.Option(help="Column of the references to slice by; may be repeated.")] = None,
     margin: Annotated[float, typer.Option(help="Equivalence margin of the WER as a fraction; 0 is none.")] = 0.005,
     confidence: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.95,
+    *,
     repeat: Annotated[
         list[str] | None, typer.Option(help="NAME=FILE with another run of a system, for its noise floor; repeatable.")
     ] = None,
-    *,
     ignore_case: Annotated[bool, typer.Option("--ignore-case", help="Upper and lower case are the same.")] = False,
     evidence: Annotated[
         bool, typer.Option("--evidence", help="Also fragility of each verdict, blame list and reference radar.")

@@ -285,7 +285,7 @@ TABLES: Final[dict[str, Table]] = {
             "one part of the difference of word error rates of one comparison",
             "run_id dimension name value",
             """
-            dimension text words, speakers or slices: the parts of each dimension (of slices, of each name) add up to the difference
+            dimension text words, speakers or slices; the parts of one (of slices, of one name) add up to b - a
             name text "word" (said, not heard so), "inserted" (heard, not said), "speaker", or the name of the slice
             value text the word, the speaker, or the value of the slice; "(none)" where a clip has none
             errors_a int errors of the first model in this part, in words

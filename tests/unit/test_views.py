@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 VIEWS = ROOT / "reports" / "sql"
 NAMES = (
-    "ab_by_slice", "ab_clips", "ab_runs", "ab_summary", "ab_trend", "asked_run", "clip_slices", "latency_quantiles",
-    "quarantine_by_reason", "word_confusions",
+    "ab_blame", "ab_by_slice", "ab_clips", "ab_fragility", "ab_radar", "ab_runs", "ab_summary", "ab_trend", "asked_run",
+    "clip_slices", "latency_quantiles", "quarantine_by_reason", "word_confusions",
 )  # fmt: skip
 DONE, HALF, OTHER = (RunRef(f"{name}-1", "2026-11-20") for name in ("done", "half", "other"))
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -159,7 +159,7 @@ class _Split:
         for value in {**first, **second}:
             contribution = second[value] / self.words_b - first[value] / self.words_a
             sign = -1 if contribution < 0 else 1
-            ranked = sorted(apart.get(value, []), key=lambda found: (-sign * found[1], found[0]))  # noqa: B023 - used at once
+            ranked = sorted(apart.get(value, []), key=lambda found: (-sign * found[1], found[0]))
             yield Part(
                 dimension=dimension,
                 name=name,

@@ -22,8 +22,8 @@ import numpy as np
 from scipy.special import lambertw, ndtr, ndtri, stdtr, stdtrit
 
 from grym.compare.clustered import alpha_of
+from grym.compare.decide import verdict_of
 from grym.compare.significance import Difference, rate_difference
-from grym.compare.verdict import verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,8 +18,8 @@ import numpy as np
 
 from grym.compare.alternations import NULL, Text, parse, plain
 from grym.compare.clustered import Sums, delta_of
+from grym.compare.decide import verdict_of
 from grym.compare.normalize import get_normalizer
-from grym.compare.verdict import verdict_of
 from grym.errors import ManifestError
 
 if TYPE_CHECKING:
@@ -34,7 +34,10 @@ NORMALIZERS: Final = ("none", "basic", "english")
 FILLERS: Final = frozenset(
     "ah eh er erm hm hmm huh mhm mm mmm uh uhm um umm".split()  # noqa: SIM905 - one line to read
 )
-"""English sounds without meaning ("oh" is not among them: it is a digit too). Other languages have others: there this choice changes nothing."""
+"""English sounds without meaning ("oh" is not among them: it is a digit too).
+
+Other languages have others: there this choice changes nothing.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,17 +151,22 @@ def fragility(
     Example:
         >>> said = ["so it is"] * 8
         >>> written = Written(said, said, ["So it is."] * 8, [f"s{i}" for i in range(8)])
-        >>> fragility(written, Choice("none", cluster="speaker")).sentence
-        'a is better in 16 of 48 analyses; cannot tell in 32. It changes whenever the basic or english normaliser is used.'
+        >>> found = fragility(written, Choice("none", cluster="speaker"))
+        >>> found.agreeing, found.flips
+        (16, {'normalizer': ('basic', 'english')})
     """
     analyses = [
         Analysis(choice, d, verdict_of(d, margin or None)) for choice, d in _differences(written, chosen, confidence)
     ]
-    analyses.sort(key=lambda analysis: analysis.choice != chosen)  # stable: the chosen one first
-    verdict = analyses[0].verdict
-    dissent = [analysis.choice for analysis in analyses if analysis.verdict != verdict]
-    flips, always = _explained([a.choice for a in analyses], dissent)
-    found = Fragility(tuple(analyses), len(analyses) - len(dissent), flips, always, "")
+    return summed(analyses, chosen, names)
+
+
+def summed(analyses: Sequence[Analysis], chosen: Choice, names: tuple[str, str]) -> Fragility:
+    """Count how many analyses agree with the chosen one, and say which choices change the verdict."""
+    ordered = tuple(sorted(analyses, key=lambda analysis: analysis.choice != chosen))  # stable: the chosen one first
+    dissent = [analysis.choice for analysis in ordered if analysis.verdict != ordered[0].verdict]
+    flips, always = _explained([a.choice for a in ordered], dissent)
+    found = Fragility(ordered, len(ordered) - len(dissent), flips, always, "")
     return replace(found, sentence=_sentence(found, names))
 
 
@@ -181,7 +189,7 @@ def _differences(written: Written, chosen: Choice, confidence: float) -> Iterato
     names = dict.fromkeys((*NORMALIZERS, chosen.normalizer))
     texts = {name: _texts(written, comparable(name, ignore_case=written.ignore_case)) for name in names}
     ways: product[tuple[str, Literal["kept", "merged"], Literal["kept", "dropped"]]]
-    ways = product(names, ("kept", "merged"), ("kept", "dropped"))  # type: ignore[assignment]
+    ways = product(names, ("kept", "merged"), ("kept", "dropped"))
     for name, compounds, fillers in ways:
         counts = _counts(texts[name], merge=compounds == "merged", drop=fillers == "dropped")
         for cluster in units:
@@ -195,7 +203,8 @@ _Counted = tuple["npt.NDArray[np.float64]", ...]  # errors and words of the firs
 
 def _difference(counts: _Counted, clusters: npt.NDArray[np.int64], confidence: float) -> Difference:
     kept = (counts[1] > 0) | (counts[0] > 0) | (counts[2] > 0)
-    sums = Sums.of(*(column[kept] for column in counts), clusters[kept])
+    first, words, second, others = (column[kept] for column in counts)
+    sums = Sums.of(first, words, second, others, clusters[kept])
     return delta_of(sums, confidence).as_difference("clustered t")
 
 

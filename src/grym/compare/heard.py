@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from grym.compare.aligned import Aligned as AlignedSystem
+    from grym.compare.alignment import Codes, Ints
     from grym.compare.systems import Dataset
 
 Positions = Sequence[Aligned]
@@ -52,7 +53,7 @@ def positions(found: AlignedSystem) -> list[Positions]:
 
 
 def _utterance(
-    reference: Sequence[str], hypothesis: Sequence[str], codes: Sequence[int], gaps: Sequence[int]
+    reference: Sequence[str], hypothesis: Sequence[str], codes: Codes, gaps: Ints
 ) -> Iterator[Aligned]:
     words = iter(hypothesis)
     for place, word in enumerate([*reference, None]):

@@ -10,7 +10,6 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 
 from grym.compare import frames
@@ -23,13 +22,15 @@ from grym.compare.radar import radar
 from grym.compare.score import Aligned
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
+
+    from grym.compare.blame import Part
 
 Row = dict[str, Any]
 
 
 def look_at(
-    outcomes: pl.DataFrame, clips: pl.DataFrame, *, planned: int, confidence: float, margin: float, cer: bool = False
+    outcomes: pl.DataFrame, clips: pl.DataFrame, *, planned: int, confidence: float, margin: float
 ) -> Look:
     """Look at what a run that may stop early has landed so far; see :mod:`grym.compare.early_stop`.
 
@@ -39,13 +40,11 @@ def look_at(
         planned: clips that would be answered without a stop.
         confidence: level of the sequence.
         margin: equivalence margin as a fraction.
-        cer: look at characters instead of words; nothing is decided by them.
     """
     pairs = frames.answered_by_both(outcomes)
-    columns = ("character_errors", "character_errors_b", "reference_characters")
-    names = columns if cer else ("errors", "errors_b", "reference_words")
     labels = frames.clusters_of(clips, outcomes).labels(pairs)
-    return look(*(pairs[n] for n in names), labels, planned=planned, confidence=confidence, margin=margin)
+    first, second, units = (pairs[name] for name in ("errors", "errors_b", "reference_words"))
+    return look(first, second, units, labels, planned=planned, confidence=confidence, margin=margin)
 
 
 def look_row(number: int, found: Look, *, decided: bool) -> Row:
@@ -87,7 +86,7 @@ def evidence_rows(
         return {"analyses": [], "blame": [], "radar": []}
     return {
         "analyses": _analyses(tables, pair, normalizer, confidence, margin),
-        "blame": [_blame_row(asdict(part)) for part in found.parts],
+        "blame": [_blame_row(part) for part in found.parts],
         "radar": [
             {
                 "clip_id": span.clip,
@@ -197,11 +196,15 @@ def _by_id(frame: pl.DataFrame, column: str) -> dict[str, str]:
     return {clip: text or "" for clip, text in frame.select("clip_id", column).iter_rows()}
 
 
-def _blame_row(part: Row) -> Row:
-    examples: Sequence[str] = part.pop("clips")
+def _blame_row(part: Part) -> Row:
     return {
-        **part,
-        "reference_words": part.pop("words"),
-        "clips": part.pop("clip_count"),
-        "examples": json.dumps(list(examples)),
+        "dimension": part.dimension,
+        "name": part.name,
+        "value": part.value,
+        "errors_a": part.errors_a,
+        "errors_b": part.errors_b,
+        "reference_words": part.words,
+        "contribution": part.contribution,
+        "clips": part.clip_count,
+        "examples": json.dumps(list(part.clips)),
     }

@@ -149,9 +149,7 @@ def _known(name: str, systems: Mapping[str, System]) -> str:
     return name
 
 
-def _noise(
-    system: System, repeats: Sequence[Transcripts], data: Dataset, rules: Rules, options: Options
-) -> NoiseFloor:
+def _noise(system: System, repeats: Sequence[Transcripts], data: Dataset, rules: Rules, options: Options) -> NoiseFloor:
     """Over the utterances that every repeat answered; a missing answer is no luck of decoding."""
     every = [system, *(_scored(system.name, data, answers, rules, options) for answers in repeats)]
     missing = {identity for found in every for identity in found.missing}
