@@ -12,7 +12,6 @@ import soundfile
 from benchmarks.early_stop import EQUAL, run
 from scipy.stats import norm
 
-from expectations.gate import judge
 from grym.compare.early_stop import MIN_CLIPS, look, p_value, tuning, walk, width
 from grym.compare.plan import check_entries, make_plan
 from grym.compare.session import ARMS, Arm, Session
@@ -21,6 +20,7 @@ from grym.corpus.manifest import Entry
 from grym.errors import WorkerError
 from grym.memory.features import FeatureStore
 from grym.models.fake import FakeModel, FakeOptions
+from grym.quality import Judgement, RuleResult
 from grym.store import Store
 from grym.worker import Usage
 
@@ -109,6 +109,12 @@ def test_the_benchmark_walks_as_a_comparison_does() -> None:
     assert json.loads(json.dumps(found)) == found
 
 
+def judge(suite: str, frame: object, subject: str) -> Judgement:
+    """A gate with one rule that everything passes: gates have tests of their own, and their library is slow to load."""
+    result = RuleResult(suite, subject, "there", "critical", "pass", 1, 0, "", "")
+    return Judgement(suite, subject, (result,), 1)
+
+
 class _Worker:
     """The scripted fake without a child process; dies at a given call, and answers differently each time if asked."""
 
@@ -146,7 +152,7 @@ def _model(letter: str, rate: float, seed: int = 0) -> FakeModel:
 def _session(entries: Sequence[Entry], store: Store, dies_at: int = 0) -> Session:
     usable, _ = check_entries(entries, SETTINGS.audio)
     plan = make_plan(usable, "c" * 64, SETTINGS.compare, store, new=False, complete=frozenset())
-    models = {"a": [_model("a", 0.02)], "b": [_model("b", 0.9, seed) for seed in (1, 2)]}
+    models = {"a": [_model("a", 0.02)], "b": [_model("b", 0.9, seed) for seed in (1, 2, 3)]}
     arms = {
         letter: Arm(letter, _Worker(found, dies_at if letter == "b" else 0), found[0].card)  # type: ignore[arg-type]
         for letter, found in models.items()

@@ -52,9 +52,7 @@ def positions(found: AlignedSystem) -> list[Positions]:
     ]
 
 
-def _utterance(
-    reference: Sequence[str], hypothesis: Sequence[str], codes: Codes, gaps: Ints
-) -> Iterator[Aligned]:
+def _utterance(reference: Sequence[str], hypothesis: Sequence[str], codes: Codes, gaps: Ints) -> Iterator[Aligned]:
     words = iter(hypothesis)
     for place, word in enumerate([*reference, None]):
         for _ in range(int(gaps[place])):

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
-def look_at(
-    outcomes: pl.DataFrame, clips: pl.DataFrame, *, planned: int, confidence: float, margin: float
-) -> Look:
+def look_at(outcomes: pl.DataFrame, clips: pl.DataFrame, *, planned: int, confidence: float, margin: float) -> Look:
     """Look at what a run that may stop early has landed so far; see :mod:`grym.compare.early_stop`.
 
     Args:
