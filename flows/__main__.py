@@ -197,6 +197,10 @@ def score(  # noqa: PLR0913 - the options of the command
     repeat: Annotated[
         list[str] | None, typer.Option(help="NAME=FILE with another run of a system, for its noise floor; repeatable.")
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of numbers in the answers: COLUMN[:mean|p95][:lower]; or correct; repeatable."),
+    ] = None,
     ignore_case: Annotated[bool, typer.Option("--ignore-case", help="Upper and lower case are the same.")] = False,
     evidence: Annotated[
         bool, typer.Option("--evidence", help="Also fragility of each verdict, blame list and reference radar.")
@@ -215,6 +219,7 @@ def score(  # noqa: PLR0913 - the options of the command
         Options(confidence=confidence, margin=margin),
         evidence=evidence,
         repeats=named_repeats(repeat or ()),
+        metrics=metric or (),
     )
     if json_file != "-":
         show(out, board)

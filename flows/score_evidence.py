@@ -17,12 +17,14 @@ ROWS = 5
 
 
 def show_evidence(out: Console, board: Scoreboard) -> None:
-    """Fragility, blame list and radar of each pair, then noise floors; nothing if nobody asked."""
+    """Fragility, blame list and radar of each pair, then other metrics and noise floors; nothing if nobody asked."""
     for pair in board.evidence:
         out.print(f"Fragility of {pair.a} - {pair.b}: {pair.fragility.sentence}", highlight=False, soft_wrap=True)
         if pair.blame.difference is not None:
             out.print(_blame(pair))
         out.print(radar_line(pair.radar, pair.a, pair.b), highlight=False, soft_wrap=True)
+    for _, measured in board.metrics:
+        out.print(measured.sentence, highlight=False, soft_wrap=True)
     for name, found in board.noise.items():
         out.print(noise_line(name, found), highlight=False, soft_wrap=True)
 

@@ -16,6 +16,7 @@ from grym.compare.evidence import PairEvidence, Raw, evidence_of
 from grym.compare.fragility import comparable as rule_of
 from grym.compare.noise import NoiseFloor, noise_floor
 from grym.compare.normalize import Normalizer, get_normalizer
+from grym.compare.score_metrics import metric_pairs
 from grym.compare.systems import Dataset, Options, Pair, System, compare_systems, score_system
 from grym.compare.transcripts import Transcripts, Utterance, read_transcripts
 from grym.errors import ConfigError, ManifestError
@@ -23,6 +24,8 @@ from grym.errors import ConfigError, ManifestError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from grym.compare.metrics import MetricPair
 
 _SHOWN: Final = 5
 
@@ -59,6 +62,7 @@ class Scoreboard:
         notes: what a reader has to know.
         evidence: what stands behind each verdict, in the order of ``pairs``; empty if nobody asked.
         noise: noise floors by system, of those with repeats.
+        metrics: every pair on every other metric, with what was asked for.
     """
 
     references: str
@@ -71,6 +75,7 @@ class Scoreboard:
     notes: tuple[str, ...]
     evidence: tuple[PairEvidence, ...] = ()
     noise: Mapping[str, NoiseFloor] = field(default_factory=dict)
+    metrics: tuple[tuple[str, MetricPair], ...] = ()
 
 
 def score_files(
@@ -81,6 +86,7 @@ def score_files(
     *,
     evidence: bool = False,
     repeats: Mapping[str, Sequence[Path]] | None = None,
+    metrics: Sequence[str] = (),
 ) -> Scoreboard:
     """Score and compare systems whose answers are files.
 
@@ -94,6 +100,7 @@ def score_files(
         options: how pairs are tested.
         evidence: whether to look behind each verdict: fragility, blame list, reference radar.
         repeats: further answers of systems to the same references, for noise floors.
+        metrics: what to compare besides words, see :mod:`grym.compare.score_metrics`.
 
     Raises:
         ManifestError: a file, or a line of it, cannot be used.
@@ -115,7 +122,8 @@ def score_files(
         for name, paths in (repeats or {}).items()
     }
     board = Scoreboard(said.name, data, tuple(found), tuple(pairs), rules, options, normalizer, notes)
-    return replace(board, evidence=tuple(behind), noise=noise)
+    measured = metric_pairs(metrics, data, known, answers, options)
+    return replace(board, evidence=tuple(behind), noise=noise, metrics=tuple(measured))
 
 
 def _read(path: Path, rules: Rules) -> Transcripts:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from grym.compare.evidence import as_json as evidence_json
 from grym.compare.evidence import noise_json
+from grym.compare.score_metrics import metric_json
 
 if TYPE_CHECKING:
     from grym.compare.scoreboard import Scoreboard
@@ -36,6 +37,7 @@ def as_json(board: Scoreboard) -> dict[str, Any]:
             _pair_json(pair, board) | (evidence_json(behind) if behind else {})
             for pair, behind in zip_longest(board.pairs, board.evidence)
         ],
+        "metrics": [metric_json(asked, pair) for asked, pair in board.metrics],
         "noise": {name: noise_json(found) for name, found in board.noise.items()},
         "notes": list(board.notes),
     }
