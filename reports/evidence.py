@@ -94,7 +94,7 @@ def behind(data: RunData, labels: tuple[str, str]) -> Behind:
         data: the run.
         labels: names of the arms.
     """
-    found = _fragility(data, labels)
+    found = fragility_of(data, labels)
     groups = tuple(_groups(data))
     spans = data.table("radar").sort("kind", "errors", "clip_id", "position", descending=[False, True, False, False])
     # What was heard otherwise says more than what was added or missed.
@@ -119,7 +119,8 @@ def behind(data: RunData, labels: tuple[str, str]) -> Behind:
     )
 
 
-def _fragility(data: RunData, labels: tuple[str, str]) -> Fragility | None:
+def fragility_of(data: RunData, labels: tuple[str, str]) -> Fragility | None:
+    """All analyses of a run, counted; ``None`` if it has none."""
     keys = ["normalizer", "compounds", "fillers", "weighting", "cluster"]
     rows = data.table("analyses").sort("chosen", *keys, descending=[True, *[False] * len(keys)]).to_dicts()
     if not rows:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.chaos
 __all__ = ["project"]  # the fixture
 
 
-def test_killed_between_two_looks(project: Project, prefect_url: str) -> None:  # noqa: F811 - the fixture
+def test_killed_between_two_looks(project: Project, prefect_url: str) -> None:
     """The run stops after its first step, before and after a kill, and the report says so."""
     project.models(
         mute={"script": json.dumps({"*": ""})}, loud={"script": json.dumps({"*": "one two three"}), "error_rate": 0.2}

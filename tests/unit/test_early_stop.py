@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 import soundfile
-from benchmarks.early_stop import EQUAL, run
 from scipy.stats import norm
 
+from benchmarks.early_stop import EQUAL, run
 from grym.compare.early_stop import MIN_CLIPS, look, p_value, tuning, walk, width
 from grym.compare.plan import check_entries, make_plan
 from grym.compare.session import ARMS, Arm, Session
@@ -133,11 +133,11 @@ class _Worker:
 
 @pytest.fixture(scope="module")
 def entries(tmp_path_factory: pytest.TempPathFactory) -> list[Entry]:
-    """Ninety very short clips of noise by nine speakers."""
+    """Sixty very short clips of noise by nine speakers."""
     folder = tmp_path_factory.mktemp("clips")
     rng = np.random.default_rng(3)
     made = []
-    for i in range(90):
+    for i in range(60):
         path = folder / f"{i}.wav"
         soundfile.write(path, rng.normal(0, 0.1, 1600), 16_000)
         made.append(Entry(f"k{i}", path, path.name, "one two three four", f"s{i % 9}", {"room": str(i % 2)}))
@@ -180,7 +180,7 @@ def _walk(session: Session) -> int:
 
 
 def test_a_clear_difference_stops_the_run_and_a_kill_changes_nothing(tmp_path: Path, entries: list[Entry]) -> None:
-    """Half of the clips are enough; killed in the middle and resumed, the same looks and rows are stored."""
+    """Fifty of sixty clips are enough; killed in the middle and resumed, the same looks and rows are stored."""
     whole, killed = Store(tmp_path / "whole"), Store(tmp_path / "killed")
     assert _walk(_session(entries, whole)) == 1
     with pytest.raises(KeyboardInterrupt):
@@ -188,7 +188,7 @@ def test_a_clear_difference_stops_the_run_and_a_kill_changes_nothing(tmp_path: P
     assert killed.read("looks").height <= 1
     assert _walk(_session(entries, killed)) == 1
     looks = whole.read("looks")
-    assert (looks["clips"].to_list(), looks["planned"].to_list(), looks["decided"].to_list()) == ([50], [90], [True])
+    assert (looks["clips"].to_list(), looks["planned"].to_list(), looks["decided"].to_list()) == ([50], [60], [True])
     for table in ("looks", "analyses", "radar", "clips"):
         left, right = whole.read(table), killed.read(table)
         if table in {"looks", "clips"}:
@@ -198,7 +198,7 @@ def test_a_clear_difference_stops_the_run_and_a_kill_changes_nothing(tmp_path: P
     row = whole.read("comparisons").filter(pl.col("metric") == "wer").to_dicts()[0]
     assert row["verdict"] == "a better"
     assert row["method"] == "speaker-clustered confidence sequence"
-    assert row["sentence"].endswith("; judged by a confidence sequence after 50 of 90 clips.")
+    assert row["sentence"].endswith("; judged by a confidence sequence after 50 of 60 clips.")
 
 
 def test_repeats_make_a_noise_floor(tmp_path: Path, entries: list[Entry]) -> None:

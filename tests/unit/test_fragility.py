@@ -107,7 +107,7 @@ def invented(dissenting: Any) -> Fragility:
 @pytest.mark.parametrize(
     ("dissenting", "agreeing", "ending"),
     [
-        (lambda c: False, 48, "int8 is better in 48 of 48 analyses: no choice of scoring changes the verdict."),
+        (lambda _: False, 48, "int8 is better in 48 of 48 analyses: no choice of scoring changes the verdict."),
         (lambda c: c.compounds == "merged", 24, "It changes whenever compounds are merged."),
         (
             lambda c: c.compounds == "merged" and c.normalizer == "english" and c.cluster == "clip",
