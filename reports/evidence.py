@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _WORDS: Final = 8
 _VALUES: Final = 4
 _SPANS: Final = 12
+_SLICES: Final = 8
+_CLIPS: Final = 36
 _TITLES: Final = {
     "normalizer": "Normaliser", "compounds": "Compounds", "fillers": "Fillers", "weighting": "Weight",
     "cluster": "Independent",
@@ -115,7 +117,7 @@ def behind(data: RunData, labels: tuple[str, str]) -> Behind:
         span_count=spans.height,
         span_clips=spans["clip_id"].n_unique(),
         rates=_rates(data, int(spans["errors"].sum()), int(spans["reference_words"].sum())),
-        asked=(*first, *(str(row["clip_id"]) for row in shown)),
+        asked=tuple(dict.fromkeys([*first, *(str(row["clip_id"]) for row in shown)]))[:_CLIPS],
     )
 
 
@@ -177,7 +179,7 @@ def _groups(data: RunData) -> Iterator[Group]:
     if not (speakers["value"] == "(none)").all():
         yield _group("Speakers", speakers, _VALUES)
     slices = ranked.filter(pl.col("dimension") == "slices")
-    for name in slices["name"].unique().sort().to_list():
+    for name in slices["name"].unique().sort().head(_SLICES).to_list():
         if name != "speaker":  # a column that says what the speakers say
             yield _group(name, slices.filter(pl.col("name") == name), _VALUES)
 
