@@ -77,7 +77,7 @@ def metric_pairs(
 
 def _values(column: str, data: Dataset, system: System, answers: Transcripts) -> npt.NDArray[np.float64]:
     if column == CORRECT:
-        return np.where(system.aligned.alignments.errors == 0, 1.0, 0.0)
+        return np.asarray(system.aligned.alignments.errors == 0, dtype=np.float64)
     values = np.full(len(data.ids), math.nan)
     for place, identity in enumerate(data.ids):
         item = answers.utterances.get(identity)
