@@ -67,8 +67,12 @@ def compare(
     dataset: Annotated[
         str | None, typer.Option(help="A name in grym.toml, a folder, a CSV or a JSONL manifest.")
     ] = None,
+    repeats: Annotated[int, typer.Option(help="Ask the latency sample so many times, for a noise floor.")] = 0,
     *,
     new: Annotated[bool, typer.Option("--new", help="Start another run even if an unfinished one exists.")] = False,
+    stop_early: Annotated[
+        bool, typer.Option("--stop-early", help="Walk clips in random order and stop as soon as it is decided.")
+    ] = False,
 ) -> None:
     """Compare two models on a dataset: checked, scored, tested, stored, shown."""
     from grym.config import ensure_home, load_settings
@@ -97,7 +101,9 @@ def compare(
         finished.set(stored.append)
         try:
             with shown(out):
-                result = compare_flow(a=names["a"], b=names["b"], dataset=chosen, new=new)
+                result = compare_flow(
+                    a=names["a"], b=names["b"], dataset=chosen, new=new, stop_early=stop_early, repeats=repeats
+                )
         except Exception:  # everything is stored by then; only the server missed the end, as the last line says
             if not stored:
                 raise
@@ -189,15 +195,33 @@ def score(  # noqa: PLR0913 - the options of the command
     margin: Annotated[float, typer.Option(help="Equivalence margin of the WER as a fraction; 0 is none.")] = 0.005,
     confidence: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.95,
     *,
+    repeat: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE with another run of a system, for its noise floor; repeatable.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="Column of numbers in the answers: COLUMN[:mean|p95][:lower]; or correct; repeatable."),
+    ] = None,
     ignore_case: Annotated[bool, typer.Option("--ignore-case", help="Upper and lower case are the same.")] = False,
+    evidence: Annotated[
+        bool, typer.Option("--evidence", help="Also fragility of each verdict, blame list and reference radar.")
+    ] = False,
 ) -> None:
     """Score transcripts that exist already and test every pair of systems."""
-    from flows.score import named_systems, show, write_json
+    from flows.score import named_repeats, named_systems, show, write_json
     from grym.compare.scoreboard import Rules, score_files
     from grym.compare.systems import Options
 
     rules = Rules(normalizer=normalizer, ignore_case=ignore_case, speaker=speaker, by=by or ())
-    board = score_files(references, named_systems(system), rules, Options(confidence=confidence, margin=margin))
+    board = score_files(
+        references,
+        named_systems(system),
+        rules,
+        Options(confidence=confidence, margin=margin),
+        evidence=evidence,
+        repeats=named_repeats(repeat or ()),
+        metrics=metric or (),
+    )
     if json_file != "-":
         show(out, board)
     if json_file:

@@ -25,6 +25,7 @@ from prefect.utilities.annotations import quote
 from expectations.gate import judge
 from expectations.loader import suites_digest
 from flows.progress import tell
+from grym.batching import Batch
 from grym.compare.plan import Refused, Usable, distinct, fingerprint, make_plan, refusals, run_key
 from grym.compare.session import ARMS, Arm, Session, start_arms, stop_arms, with_names
 from grym.config import Settings, load_settings
@@ -40,8 +41,8 @@ from grym.store import Store
 from reports import VIEWS
 from tasks import policies
 from tasks.audio import CHUNK, check_audio
-from tasks.compare import score_and_test
-from tasks.infer import infer, measure_latency, warm_up
+from tasks.compare import look, score_and_test
+from tasks.infer import infer, measure_latency, measure_noise, warm_up
 from tasks.report import report
 from tasks.store import publish
 
@@ -87,7 +88,13 @@ finished: ContextVar[Callable[[Compared], None] | None] = ContextVar("finished",
     validate_parameters=True,
 )
 def compare(
-    a: str = "wav2vec2-mini", b: str = "wav2vec2-mini-int8", dataset: str = "digits", *, new: bool = False
+    a: str = "wav2vec2-mini",
+    b: str = "wav2vec2-mini-int8",
+    dataset: str = "digits",
+    *,
+    new: bool = False,
+    stop_early: bool = False,
+    repeats: int = 0,
 ) -> Compared:
     """Compare two registered models on a dataset and publish the verdict.
 
@@ -96,6 +103,8 @@ def compare(
         b: registered name of the second model.
         dataset: registered name, or path of a folder, a CSV or a JSONL manifest.
         new: start another run even if an unfinished one with the same question exists.
+        stop_early: answer clips in a seeded random order and stop as soon as a confidence sequence decides.
+        repeats: how often each clip of the latency sample is answered for the noise floor; 0 or 1 is none.
 
     Returns:
         Where the results are.
@@ -103,7 +112,9 @@ def compare(
     Raises:
         GrymError: nothing could be compared; bad clips alone never raise.
     """
-    settings = with_names(load_settings(), a=a, b=b, dataset=dataset)
+    settings = with_names(
+        load_settings(), a=a, b=b, dataset=dataset, stop_early=stop_early or None, repeats=repeats or None
+    )
     counter = _Counter()
     found = load_dataset(dataset, settings)
     with (
@@ -134,13 +145,15 @@ def _run(session: Session, refused: Sequence[Refused], judgements: Sequence[Judg
         "flow_run_id": str(runtime.flow_run.id or ""),
     }
     session.open(refused, judgements, facts)
-    for letter in ARMS:
-        _throughput(session, letter, counter)
+    _answer(session, counter)
     if session.needs_latency():
         counter.add(1 + len(ARMS))
         for letter in ARMS:  # also after a resume, when this process has not asked the models anything yet
             _warm_up(session, letter)
         measure_latency.with_options(**policies.inference(session.arms["a"].device_tag, 1))(_as_is(session))
+    if session.needs_repeats():
+        counter.add(1)
+        measure_noise.with_options(**policies.inference(session.arms["a"].device_tag, 1))(_as_is(session))
     tell("latency, scores, report", 1, 4)
     counter.add(3)
     verdict = score_and_test(_as_is(session))
@@ -212,20 +225,48 @@ def _check(
     return usable, [*refused, *twins], judgements
 
 
-def _throughput(session: Session, letter: str, counter: _Counter) -> None:
+def _answer(session: Session, counter: _Counter) -> None:
+    """All batches, one arm after the other; or step by step, until a look decides."""
+    if not session.plan.steps:
+        for letter in ARMS:
+            _throughput(session, letter, session.plan.batches, counter)
+        return
+    warm: set[str] = set()
+    for number, step in enumerate(session.plan.steps, start=1):
+        for letter in ARMS:
+            _throughput(session, letter, step, counter, warm)
+        counter.add(1)
+        decided = look.with_options(task_run_name=f"look {number}")(_as_is(session), number)
+        tell("looks, at most", number, len(session.plan.steps))
+        if decided:
+            return
+
+
+def _throughput(
+    session: Session, letter: str, batches: Sequence[Batch], counter: _Counter, warm: set[str] | None = None
+) -> None:
+    """Answer what is pending of some batches; ``warm`` holds the arms that need no warming up any more."""
     arm = session.arms[letter]
     options = policies.inference(arm.device_tag, session.settings.worker.attempts)
-    pending = session.pending(letter)
+    pending = session.pending(letter, batches)
     if not pending:
         return
-    counter.add(1 + len(pending))
-    _warm_up(session, letter)
-    progress: Any = create_progress_artifact(progress=0.0, key=f"compare-{letter}", description=arm.card.name)
+    counter.add(len(pending))
+    if warm is None or letter not in warm:
+        counter.add(1)
+        _warm_up(session, letter)
+    if warm is not None:
+        warm.add(letter)
+    stepwise = warm is not None  # then the looks tell how far it is
+    progress: Any = None
+    if not stepwise:
+        progress = create_progress_artifact(progress=0.0, key=f"compare-{letter}", description=arm.card.name)
     for done, batch in enumerate(pending, start=1):
         name = f"{arm.card.name} {done}/{len(pending)}"
         infer.with_options(**options, task_run_name=name)(_as_is(session), letter, batch)
-        tell(f"{letter} {arm.card.name}", done, len(pending))
-        update_progress_artifact(artifact_id=progress, progress=100 * done / len(pending))
+        if not stepwise:
+            tell(f"{letter} {arm.card.name}", done, len(pending))
+            update_progress_artifact(artifact_id=progress, progress=100 * done / len(pending))
 
 
 def _warm_up(session: Session, letter: str) -> None:

@@ -9,12 +9,13 @@ come from :mod:`grym.compare.scoreboard`; here they are only shown.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from flows.score_evidence import show_evidence
 from grym.compare.scoreboard import Scoreboard
 from grym.compare.scoreboard_json import as_json
 from grym.compare.systems import Pair, System
@@ -28,16 +29,34 @@ def named_systems(given: Sequence[str]) -> dict[str, Path]:
         ConfigError: one is not of that form, or a name occurs twice.
     """
     systems: dict[str, Path] = {}
+    for name, path in _named(given, "--system"):
+        if name in systems:
+            msg = f"The system {name!r} is named twice."
+            hint = "Give each system a name of its own, and further runs of one system as --repeat NAME=FILE."
+            raise ConfigError(msg, code="same-name", hint=hint)
+        systems[name] = path
+    return systems
+
+
+def named_repeats(given: Sequence[str]) -> dict[str, list[Path]]:
+    """``NAME=FILE`` by name, where a name may occur more than once.
+
+    Raises:
+        ConfigError: one is not of that form.
+    """
+    repeats: dict[str, list[Path]] = {}
+    for name, path in _named(given, "--repeat"):
+        repeats.setdefault(name, []).append(path)
+    return repeats
+
+
+def _named(given: Sequence[str], option: str) -> Iterator[tuple[str, Path]]:
     for item in given:
         name, sign, path = item.partition("=")
         if not (name.strip() and sign and path.strip()):
             msg = f"{item!r} does not name a system and its file."
-            raise ConfigError(msg, code="bad-system", hint="Write --system NAME=FILE, for example --system a=a.trn.")
-        if name.strip() in systems:
-            msg = f"The system {name.strip()!r} is named twice."
-            raise ConfigError(msg, code="same-name", hint="Give each system a name of its own.")
-        systems[name.strip()] = Path(path.strip()).expanduser()
-    return systems
+            raise ConfigError(msg, code="bad-system", hint=f"Write {option} NAME=FILE, for example {option} a=a.trn.")
+        yield name.strip(), Path(path.strip()).expanduser()
 
 
 def write_json(board: Scoreboard, target: str) -> None:
@@ -71,6 +90,7 @@ def show(out: Console, board: Scoreboard) -> None:
     for pair in board.pairs:
         if pair.slices:
             out.print(_slices(pair, board.options.confidence))
+    show_evidence(out, board)
     for note in board.notes:
         out.print(f"[yellow]Note:[/yellow] {note}", highlight=False, soft_wrap=True)
 

@@ -13,6 +13,8 @@ from grym.compare.summary import ArmSummary, arm_summary
 from grym.config import Settings
 from grym.errors import ConfigError
 from grym.store import RunRef, Store
+from reports.evidence import fragility_of
+from reports.frames import RunData, labels
 
 if TYPE_CHECKING:
     import polars as pl
@@ -59,6 +61,11 @@ def show_verdict(out: Console, store: Store, result: Compared) -> None:
         table.add_row(label, left, right, *_change(comparisons.get(metric)))
     out.print(table)
     out.print(f"[bold]{result.verdict}[/bold]: {result.sentence}", highlight=False)
+    tried = fragility_of(
+        RunData(run.id, {"analyses": store.read("analyses", run)}), labels(names["arm_a"], names["arm_b"])
+    )
+    if tried is not None:
+        out.print(f"Scored in other ways: {tried.sentence}", highlight=False, markup=False)
     out.print(_quarantined(store.read("quarantine", run)), highlight=False)
     out.print(f"DuckDB:  {result.warehouse}", soft_wrap=True, highlight=False)
     out.print(f"Report:  {result.report}", soft_wrap=True, highlight=False)

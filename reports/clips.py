@@ -60,7 +60,10 @@ class Sound:
 
 @dataclass(frozen=True, slots=True)
 class ClipView:
-    """One clip as a page shows it: ``apart`` is how the arms' errors differ, ``silence`` why it has no sound."""
+    """One clip as a page shows it: ``apart`` is how the arms' errors differ, ``silence`` why it has no sound.
+
+    ``asked`` says that a row of another section leads here; such a clip need not be among the worst.
+    """
 
     clip_id: str
     key: str
@@ -72,6 +75,24 @@ class ClipView:
     positions: tuple[Position, ...] = field(default=())
     sound: Sound | None = None
     silence: str = ""
+    asked: bool = False
+
+    @property
+    def anchor(self) -> str:
+        """Where on the page it is."""
+        return anchor(self.clip_id)
+
+    @property
+    def part(self) -> str:
+        """The heading it stands under."""
+        if self.asked:
+            return "Further clips that the sections above lead to"
+        return "Where the arms differ most" if self.apart else "Hardest clips"
+
+
+def anchor(clip_id: str) -> str:
+    """The id of a clip's place on a page."""
+    return f"clip-{clip_id[:24]}"
 
 
 def outline(content: bytes) -> str:
@@ -146,7 +167,12 @@ def _heard(clip_id: str, audio: AudioSource | None, left: int) -> tuple[Sound | 
 
 
 def worst_clips(
-    data: RunData, *, limit: int = 12, audio: AudioSource | None = None, audio_limit: int = AUDIO_LIMIT
+    data: RunData,
+    *,
+    limit: int = 12,
+    audio: AudioSource | None = None,
+    audio_limit: int = AUDIO_LIMIT,
+    asked: Sequence[str] = (),
 ) -> list[ClipView]:
     """The clips to hear: those that divide the arms most (``apart > 0``), then those with the most word errors.
 
@@ -155,9 +181,12 @@ def worst_clips(
         limit: how many clips.
         audio: gives the encoded file (Ogg, WAV, FLAC or MP3) of a clip id, or ``None``.
         audio_limit: bytes all ``data:`` URIs together may take; clips beyond it are shown without a player.
+        asked: ids of further clips to show, after those.
     """
     outcomes, left = data.table("outcomes"), audio_limit
     ranked = _ranked(outcomes, limit)
+    further = [clip_id for clip_id in dict.fromkeys(asked) if clip_id not in ranked]
+    ranked |= dict.fromkeys(further, 0)
     chosen = list(ranked)
     rows = {(r["clip_id"], r["arm"]): r for r in outcomes.filter(pl.col("clip_id").is_in(chosen)).to_dicts()}
     clips = {r["clip_id"]: r for r in data.table("clips").filter(pl.col("clip_id").is_in(chosen)).to_dicts()}
@@ -182,6 +211,7 @@ def worst_clips(
                 positions=condense(columns),
                 sound=heard,
                 silence=silence,
+                asked=clip_id in further,
             )
         )
     return views

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import polars as pl
 
-from reports import charts, frames, panels, slice_charts, slices, timing
+from reports import charts, evidence, frames, panels, slice_charts, slices, timing
 from reports import trend as over_time
 from reports.clips import AUDIO_LIMIT, AudioSource, worst_clips
 from reports.formats import duration, flat, interval, megabytes, percent
@@ -29,8 +29,10 @@ _ROWS: Final = 100
 _RUNS: Final = 25
 _FIGURES: Final = ("wer", "latency_p50", "rtfx", "peak_rss_mb")
 _SECTIONS: Final = {
-    "difference": "The difference", "arms": "Both arms", "slices": "Slices", "latency": "Latency",
-    "resources": "Throughput and memory", "kinds": "Kinds of error", "clips": "Clips to hear", "failures": "Failures",
+    "difference": "The difference", "firm": "How firm it is", "arms": "Both arms",
+    "blame": "Where it comes from", "slices": "Slices", "latency": "Latency",
+    "resources": "Throughput and memory", "kinds": "Kinds of error",
+    "radar": "Reference in doubt", "clips": "Clips to hear", "failures": "Failures",
     "quality": "Quality", "quarantine": "Quarantine", "trend": "Over time", "details": "Run details",
 }  # fmt: skip
 PAGE_LIMIT: Final = 5_000_000
@@ -141,7 +143,8 @@ def render_run(
     known = frames.facts(data)
     measured = _difference(data)
     wer, rows = data.comparison("wer"), metric_rows(data)
-    clips = worst_clips(data, audio=audio, audio_limit=audio_limit)
+    behind = evidence.behind(data, known.labels)
+    clips = worst_clips(data, audio=audio, audio_limit=audio_limit, asked=behind.asked)
     totals = frames.edit_totals(data)
     context = {
         "run_id": data.run_id,
@@ -164,6 +167,8 @@ def render_run(
         "kinds_chart": charts.kinds(totals, int(frames.paired(data)["words"].sum()), known.labels),
         "confusions": frames.confusions(data),
         "clips": clips,
+        "behind": behind,
+        "anchors": {clip.clip_id: clip for clip in clips},
         "heard_size": megabytes(sum(len(clip.sound.uri) for clip in clips if clip.sound)),
         "failures": frames.failures(data),
         "attempts": data.table("attempts").sort("at", "arm", "call", "attempt").head(_ROWS),

@@ -26,3 +26,9 @@ def infer(session: Session, letter: str, batch: Batch) -> int:
 def measure_latency(session: Session) -> None:
     """The latency pass: batch 1, A-B-B-A."""
     session.measure_latency()
+
+
+@task(name="measure noise", **PLAIN)
+def measure_noise(session: Session) -> None:
+    """Repeated answers to the latency sample, for the noise floor."""
+    session.repeat()

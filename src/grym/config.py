@@ -89,6 +89,10 @@ class CompareSettings(_Frozen):
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     margin_wer: float = Field(default=0.005, ge=0, description="equivalence margin of WER, as a fraction")
     seed: int = 7
+    stop_early: bool = Field(default=False, description="stop as soon as a confidence sequence decides")
+    repeats: int = Field(
+        default=0, ge=0, le=50, description="answers to each clip of the latency sample; 0: no noise floor"
+    )
 
 
 class AudioLimits(_Frozen):

@@ -237,6 +237,113 @@ TABLES: Final[dict[str, Table]] = {
             """,
         ),
         _table(
+            "looks",
+            "one look at one comparison that may stop early",
+            "run_id look",
+            """
+            look int number of the look, from 1
+            clips int clips both arms had answered
+            planned int clips that would be answered without a stop
+            reference_words int words of their references
+            differing int clips on which the arms made a different number of errors
+            clusters int speakers (or clips, where speakers are unknown) seen so far
+            a float word error rate of the first model so far, as a fraction
+            b float word error rate of the second model so far, as a fraction
+            difference float b - a, as a fraction
+            ci_low float lower end of the confidence sequence, as a fraction
+            ci_high float upper end of the confidence sequence, as a fraction
+            confidence float level of the sequence as a fraction, for all looks together
+            p_value float p-value that holds however often one looks
+            verdict text "a better", "b better", "equivalent" or "cannot tell"
+            decided bool whether the run stopped here
+            """,
+        ),
+        _table(
+            "analyses",
+            "one way of scoring the answers of one comparison",
+            "run_id normalizer compounds fillers weighting cluster",
+            """
+            normalizer text none, basic or english
+            compounds text "kept", or "merged": written as one word where another text of the clip does so
+            fillers text "kept" or "dropped"
+            weighting text "words" (every word the same weight) or "clips" (every clip the same weight)
+            cluster text what is taken as independent: "speaker" or "clip"
+            chosen bool whether the settings of the run say so
+            a float word error rate of the first model, as a fraction
+            b float word error rate of the second model, as a fraction
+            difference float b - a, as a fraction
+            ci_low float lower end of the confidence interval, as a fraction
+            ci_high float upper end of the confidence interval, as a fraction
+            p_value float two-sided p-value, for this analysis alone
+            clusters int independent units behind it
+            verdict text "a better", "b better", "equivalent" or "cannot tell"
+            agrees bool whether this is the verdict of the chosen analysis
+            """,
+        ),
+        _table(
+            "blame",
+            "one part of the difference of word error rates of one comparison",
+            "run_id dimension name value",
+            """
+            dimension text words, speakers or slices; the parts of one (of slices, of one name) add up to b - a
+            name text "word" (said, not heard so), "inserted" (heard, not said), "speaker", or the name of the slice
+            value text the word, the speaker, or the value of the slice; "(none)" where a clip has none
+            errors_a int errors of the first model in this part, in words
+            errors_b int errors of the second model in this part, in words
+            reference_words int words of the references in this part; 0 for an insertion
+            contribution float what the part adds to b - a, as a fraction of all reference words
+            clips int clips in which the arms made a different number of these errors
+            examples text content ids of up to five of them as a JSON list, those first that push the same way
+            """,
+        ),
+        _table(
+            "radar",
+            "one place at which both arms agree against the reference",
+            "run_id clip_id position",
+            """
+            clip_id text content id of the clip
+            position int reference words before the place
+            kind text "heard otherwise", "missed" (both heard nothing) or "added" (the reference has nothing)
+            reference text words of the reference there
+            said text words of both arms there
+            errors int errors that each arm has there, in words
+            reference_words int words of the reference there
+            """,
+        ),
+        _table(
+            "repeats",
+            "one repeated answer of one arm to one clip, for the noise floor",
+            "run_id arm clip_id repeat",
+            """
+            arm text "a" or "b"
+            clip_id text content id of the clip
+            repeat int from 1
+            status text "ok" or "failed"
+            hypothesis text what the model said
+            reference_words int words of the normalised reference
+            errors int substitutions, deletions and insertions, in words
+            """,
+        ),
+        _table(
+            "noise",
+            "the variance of the word error rate of one arm in one run, split",
+            "run_id arm",
+            """
+            arm text "a" or "b"
+            model text registered name
+            repeats int answers to each clip
+            clips int clips answered every time
+            reference_words int words of their references
+            wer float word error rate over all repeats, as a fraction
+            changed int clips whose number of errors was not always the same
+            within_sd float standard deviation of the rate of one run that comes from decoding, as a fraction
+            between_sd float standard deviation of the rate that comes from clips and speakers, as a fraction
+            within_share float share of decoding in the variance of the rate of one run
+            floor float half of the interval of the difference of two runs of this model, as a fraction
+            confidence float level of that interval as a fraction
+            """,
+        ),
+        _table(
             "experiments",
             "one version of one experiment that has run",
             "experiment version",

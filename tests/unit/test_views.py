@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 VIEWS = ROOT / "reports" / "sql"
 NAMES = (
-    "ab_by_slice", "ab_clips", "ab_runs", "ab_summary", "ab_trend", "asked_run", "clip_slices", "latency_quantiles",
-    "quarantine_by_reason", "word_confusions",
+    "ab_blame", "ab_by_slice", "ab_clips", "ab_fragility", "ab_radar", "ab_runs", "ab_summary", "ab_trend", "asked_run",
+    "clip_slices", "latency_quantiles", "quarantine_by_reason", "word_confusions",
 )  # fmt: skip
 DONE, HALF, OTHER = (RunRef(f"{name}-1", "2026-11-20") for name in ("done", "half", "other"))
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -100,6 +100,16 @@ def land_done(store: Store) -> None:
     store.land("operations", calls, run=DONE, part="all")
     tested = {"metric": "wer", "ci_low": -0.1, "ci_high": 0.2, "p_value": 0.4, "verdict": "cannot tell"}
     store.land("comparisons", [{**tested, "sentence": "Too few."}], run=DONE, part="all")
+    way = {"normalizer": "basic", "compounds": "kept", "fillers": "kept", "weighting": "words", "difference": -0.05}
+    ways = [
+        {**way, "cluster": unit, "chosen": unit == "speaker", "agrees": unit == "speaker", "verdict": verdict}
+        for unit, verdict in (("speaker", "cannot tell"), ("clip", "b better"))
+    ]
+    store.land("analyses", ways, run=DONE, part="all")
+    part = {"dimension": "words", "name": "word", "contribution": -0.05, "examples": '["id-two", "id-one"]'}
+    store.land("blame", [{**part, "value": "two"}, {**part, "value": "six", "examples": "[]"}], run=DONE, part="all")
+    place = {"clip_id": "id-one", "position": 3, "kind": "heard otherwise", "errors": 1, "reference_words": 1}
+    store.land("radar", [place], run=DONE, part="all")
     store.land("words", [word(*fields) for fields in WORDS], run=DONE, part="all")
     store.land("quarantine", [refused(*fields) for fields in REFUSED], run=DONE, part="all")
 
@@ -253,6 +263,18 @@ def test_the_asked_run_is_the_last_one_unless_a_variable_names_it(warehouse: duc
     for name, expected in (("half-1", ["half-1"]), ("other-1", []), ("nonsense", [])):
         warehouse.execute(f"SET VARIABLE run = '{name}'")
         assert [row["run_id"] for row in rows(warehouse, "FROM asked_run")] == expected
+
+
+def test_what_stands_behind_a_verdict_can_be_queried(warehouse: duckdb.DuckDBPyConnection) -> None:
+    """Analyses are counted, parts lead to clips, and rates are given with and without places in doubt."""
+    (tried,) = rows(warehouse, "FROM ab_fragility")
+    assert (tried["verdict"], tried["analyses"], tried["agreeing"], tried["b_better"]) == ("cannot tell", 2, 1, 1)
+    parts = {row["value"]: row for row in rows(warehouse, "FROM ab_blame")}
+    assert (parts["two"]["first_clip"], parts["six"]["first_clip"]) == ("two", None)
+    assert (parts["six"]["rank"], parts["two"]["rank"]) == (1, 2)
+    (place,) = rows(warehouse, "FROM ab_radar")
+    assert (place["wer_a"], place["wer_b"]) == pytest.approx((5 / 20, 4 / 20))
+    assert (place["wer_a_without"], place["wer_b_without"]) == pytest.approx((4 / 19, 3 / 19))
 
 
 def test_views_and_questions_work_on_an_empty_warehouse(tmp_path: Path) -> None:

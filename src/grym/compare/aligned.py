@@ -31,12 +31,16 @@ class Aligned:
         characters: characters of the references without spaces, ``shape = (utterances,)``.
         character_errors: unit-cost edits of characters without spaces.
         paths: the alignments that went through a network, by utterance.
+        references: the words of each reference that were aligned.
+        hypotheses: the words of each answer.
     """
 
     alignments: Alignments
     characters: Ints
     character_errors: Ints
     paths: Mapping[int, Path] = field(default_factory=dict)
+    references: Sequence[Sequence[str]] = ()
+    hypotheses: Sequence[Sequence[str]] = ()
 
     @property
     def counts(self) -> Counts:
@@ -54,7 +58,7 @@ class Aligned:
         )
 
 
-def align_all(references: Sequence[Text], hypotheses: Sequence[Text]) -> Aligned:
+def align_all(references: Sequence[Text], hypotheses: Sequence[Text], *, characters: bool = True) -> Aligned:
     """Align every answer with its reference.
 
     Characters are compared after all spaces are taken out, at unit cost: word boundaries do not count.
@@ -63,6 +67,7 @@ def align_all(references: Sequence[Text], hypotheses: Sequence[Text]) -> Aligned
     Args:
         references: what was said.
         hypotheses: what was answered, in the same order.
+        characters: whether characters are compared too; else their counts are 0.
 
     Raises:
         ManifestError: an utterance is too long.
@@ -75,8 +80,9 @@ def align_all(references: Sequence[Text], hypotheses: Sequence[Text]) -> Aligned
     for index, path in paths.items():  # the same words, but the network decides among equals
         codes, gaps = alignments.one(index)
         codes[:], gaps[:] = path.codes, path.gaps
-    characters, errors = _characters(expected, given)
-    return Aligned(alignments, characters, errors, paths)
+    none = np.zeros(len(pairs), dtype=np.int64)
+    lengths, errors = _characters(expected, given) if characters else (none, none)
+    return Aligned(alignments, lengths, errors, paths, expected, given)
 
 
 def _characters(expected: Sequence[Sequence[str]], given: Sequence[Sequence[str]]) -> tuple[Ints, Ints]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from grym.audio import Measured, decode
 from grym.batching import Batch, plan_batches
+from grym.compare.early_stop import walk
 from grym.errors import ErrorRecord, GrymError, ManifestError
 from grym.store import RunRef, Store
 
@@ -52,7 +53,18 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything decided before the first model answers."""
+    """Everything decided before the first model answers.
+
+    Attributes:
+        key: identity of the question.
+        run: the run that answers it.
+        ordinal: 1 for the first run of a key.
+        resumed: whether an unfinished run goes on.
+        clips: usable clips.
+        batches: all of them, in the order in which they are answered.
+        latency_sample: ids of the clips of the latency pass.
+        steps: the batches between two looks of a run that may stop early; empty if it may not.
+    """
 
     key: str
     run: RunRef
@@ -61,6 +73,7 @@ class Plan:
     clips: tuple[Usable, ...]
     batches: tuple[Batch, ...]
     latency_sample: tuple[str, ...]
+    steps: tuple[tuple[Batch, ...], ...] = ()
 
 
 def check_entries(
@@ -157,12 +170,26 @@ def make_plan(
 ) -> Plan:
     """Plan a run over usable clips for the question ``key``; see :func:`choose_run` for which run it is."""
     run, ordinal, resumed = choose_run(store, key, new=new, complete=complete)
-    batches = plan_batches(clips, max_seconds=settings.batch_seconds, max_clips=settings.batch_clips)
+    steps = _steps(clips, settings) if settings.stop_early else ((_batches(clips, settings)),)
     rng = np.random.default_rng(settings.seed)
-    ids = sorted(clip.clip_id for clip in clips)
+    # What is timed has to be answered too, and of a run that may stop early only the first step surely is.
+    ids = sorted(clip_id for batch in steps[0] for clip_id in batch.clip_ids) if steps else []
     count = min(settings.latency_clips, len(ids))
     sample = tuple(ids[i] for i in sorted(rng.choice(len(ids), count, replace=False))) if count else ()
-    return Plan(key, run, ordinal, resumed, tuple(clips), batches, sample)
+    batches = tuple(batch for step in steps for batch in step)
+    return Plan(key, run, ordinal, resumed, tuple(clips), batches, sample, steps if settings.stop_early else ())
+
+
+def _batches(clips: Sequence[Usable], settings: CompareSettings) -> tuple[Batch, ...]:
+    return plan_batches(clips, max_seconds=settings.batch_seconds, max_clips=settings.batch_clips)
+
+
+def _steps(clips: Sequence[Usable], settings: CompareSettings) -> tuple[tuple[Batch, ...], ...]:
+    """The seeded random walk over the clips, each step in batches of its own."""
+    by_id = {clip.clip_id: clip for clip in clips}
+    return tuple(
+        _batches([by_id[clip_id] for clip_id in step], settings) for step in walk(list(by_id), settings.seed) if step
+    )
 
 
 def clip_row(clip: Usable, dataset: str) -> dict[str, object]:

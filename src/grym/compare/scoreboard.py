@@ -6,18 +6,26 @@ scoring and testing, so that a notebook can do what ``python -m flows score`` do
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from grym.compare.alternations import Text, parse, plain
+from grym.compare.evidence import PairEvidence, Raw, evidence_of
+from grym.compare.fragility import comparable as rule_of
+from grym.compare.noise import NoiseFloor, noise_floor
 from grym.compare.normalize import Normalizer, get_normalizer
+from grym.compare.score_metrics import metric_pairs
 from grym.compare.systems import Dataset, Options, Pair, System, compare_systems, score_system
-from grym.compare.transcripts import Transcripts, read_transcripts
+from grym.compare.transcripts import Transcripts, Utterance, read_transcripts
 from grym.errors import ConfigError, ManifestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from grym.compare.metrics import MetricPair
 
 _SHOWN: Final = 5
 
@@ -41,7 +49,21 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Scoreboard:
-    """Everything about some systems on one set of references."""
+    """Everything about some systems on one set of references.
+
+    Attributes:
+        references: name of their file.
+        data: the utterances.
+        systems: in the order given.
+        pairs: every pair, tested.
+        rules: what makes two texts the same.
+        options: how pairs were tested.
+        normalizer: the one that was used.
+        notes: what a reader has to know.
+        evidence: what stands behind each verdict, in the order of ``pairs``; empty if nobody asked.
+        noise: noise floors by system, of those with repeats.
+        metrics: every pair on every other metric, with what was asked for.
+    """
 
     references: str
     data: Dataset
@@ -51,10 +73,20 @@ class Scoreboard:
     options: Options
     normalizer: Normalizer
     notes: tuple[str, ...]
+    evidence: tuple[PairEvidence, ...] = ()
+    noise: Mapping[str, NoiseFloor] = field(default_factory=dict)
+    metrics: tuple[tuple[str, MetricPair], ...] = ()
 
 
 def score_files(
-    references: Path, systems: Mapping[str, Path], rules: Rules | None = None, options: Options | None = None
+    references: Path,
+    systems: Mapping[str, Path],
+    rules: Rules | None = None,
+    options: Options | None = None,
+    *,
+    evidence: bool = False,
+    repeats: Mapping[str, Sequence[Path]] | None = None,
+    metrics: Sequence[str] = (),
 ) -> Scoreboard:
     """Score and compare systems whose answers are files.
 
@@ -66,32 +98,73 @@ def score_files(
         systems: for each name the file of its answers.
         rules: what makes two texts the same.
         options: how pairs are tested.
+        evidence: whether to look behind each verdict: fragility, blame list, reference radar.
+        repeats: further answers of systems to the same references, for noise floors.
+        metrics: what to compare besides words, see :mod:`grym.compare.score_metrics`.
 
     Raises:
         ManifestError: a file, or a line of it, cannot be used.
-        ConfigError: an option is wrong, or no answer belongs to any reference.
+        ConfigError: an option is wrong, no answer belongs to any reference, or a repeat is of no system.
     """
     rules, options = rules or Rules(), options or Options()
     normalizer = get_normalizer(rules.normalizer)
-    comparable = _rule(normalizer, ignore_case=rules.ignore_case)
     said = read_transcripts(references, speaker=rules.speaker, ignore_case=rules.ignore_case)
-    data = _dataset(said, rules, comparable)
-    found = []
-    for name, path in systems.items():
-        answers = read_transcripts(path, answers=True, speaker="none", ignore_case=rules.ignore_case)
-        texts = {identity: _answer(item.text, answers, comparable) for identity, item in answers.utterances.items()}
-        found.append(score_system(name, data, texts, options.confidence))
+    data = _dataset(said, rules, rule_of(rules.normalizer, ignore_case=rules.ignore_case))
+    answers = {name: _read(path, rules) for name, path in systems.items()}
+    found = [_scored(name, data, answers[name], rules, options) for name in systems]
     pairs = compare_systems(data, found, options)
     notes = (*_speaker_notes(data, said), *(note for system in found for note in _id_notes(system)))
-    return Scoreboard(said.name, data, tuple(found), tuple(pairs), rules, options, normalizer, notes)
+    known = {system.name: system for system in found}
+    raw = _raw(said, answers, rules)
+    behind = [evidence_of(data, known[p.a], known[p.b], raw, options) for p in pairs] if evidence else []
+    noise = {
+        name: _noise(known[_known(name, known)], [_read(path, rules) for path in paths], data, rules, options)
+        for name, paths in (repeats or {}).items()
+    }
+    board = Scoreboard(said.name, data, tuple(found), tuple(pairs), rules, options, normalizer, notes)
+    measured = metric_pairs(metrics, data, known, answers, options)
+    return replace(board, evidence=tuple(behind), noise=noise, metrics=tuple(measured))
 
 
-def _rule(normalizer: Normalizer, *, ignore_case: bool) -> Callable[[str], str]:
-    def comparable(text: str) -> str:
-        done = normalizer(text) if normalizer.name != "none" else text
-        return done.lower() if ignore_case else done
+def _read(path: Path, rules: Rules) -> Transcripts:
+    return read_transcripts(path, answers=True, speaker="none", ignore_case=rules.ignore_case)
 
-    return comparable
+
+def _scored(name: str, data: Dataset, answers: Transcripts, rules: Rules, options: Options) -> System:
+    rule = rule_of(rules.normalizer, ignore_case=rules.ignore_case)
+    texts = {identity: _answer(item.text, answers, rule) for identity, item in answers.utterances.items()}
+    return score_system(name, data, texts, options.confidence)
+
+
+def _raw(said: Transcripts, answers: Mapping[str, Transcripts], rules: Rules) -> Raw:
+    empty = Utterance("")
+    return Raw(
+        references=[item.text for item in said.utterances.values()],
+        answers={
+            name: [found.utterances.get(identity, empty).text for identity in said.utterances]
+            for name, found in answers.items()
+        },
+        alternations=frozenset(name for name, found in answers.items() if found.format == "trn"),
+        normalizer=rules.normalizer,
+        ignore_case=rules.ignore_case,
+    )
+
+
+def _known(name: str, systems: Mapping[str, System]) -> str:
+    if name not in systems:
+        msg = f"There is a repeat of {name!r}, but no such system; there are {', '.join(systems)}."
+        raise ConfigError(msg, code="unknown-system", hint="Give --system NAME=FILE for the first answers.")
+    return name
+
+
+def _noise(system: System, repeats: Sequence[Transcripts], data: Dataset, rules: Rules, options: Options) -> NoiseFloor:
+    """Over the utterances that every repeat answered; a missing answer is no luck of decoding."""
+    every = [system, *(_scored(system.name, data, answers, rules, options) for answers in repeats)]
+    missing = {identity for found in every for identity in found.missing}
+    kept = np.array([identity not in missing for identity in data.ids], dtype=bool)
+    errors = np.stack([found.aligned.alignments.errors[kept] for found in every], axis=1)
+    words = system.aligned.alignments.words[kept]
+    return noise_floor(errors, words, data.clusters[kept], options.confidence)
 
 
 def _dataset(said: Transcripts, rules: Rules, comparable: Callable[[str], str]) -> Dataset:

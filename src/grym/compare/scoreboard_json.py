@@ -7,7 +7,12 @@ defined is ``None``, never NaN.
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
+
+from grym.compare.evidence import as_json as evidence_json
+from grym.compare.evidence import noise_json
+from grym.compare.score_metrics import metric_json
 
 if TYPE_CHECKING:
     from grym.compare.scoreboard import Scoreboard
@@ -28,7 +33,12 @@ def as_json(board: Scoreboard) -> dict[str, Any]:
         "sentences": len(board.data.ids),
         "options": asdict(board.options),
         "systems": [_system_json(system) for system in board.systems],
-        "pairs": [_pair_json(pair, board) for pair in board.pairs],
+        "pairs": [
+            _pair_json(pair, board) | (evidence_json(behind) if behind else {})
+            for pair, behind in zip_longest(board.pairs, board.evidence)
+        ],
+        "metrics": [metric_json(asked, pair) for asked, pair in board.metrics],
+        "noise": {name: noise_json(found) for name, found in board.noise.items()},
         "notes": list(board.notes),
     }
 

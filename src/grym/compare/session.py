@@ -17,12 +17,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import polars as pl
 
 from grym.audio import decode
-from grym.compare.normalize import get_normalizer
+from grym.compare.normalize import Normalizer, get_normalizer
 from grym.compare.plan import Plan, Refused, Usable, clip_row, refused_row
+from grym.compare.run_evidence import evidence_rows, look_at, look_row, noise_rows
 from grym.compare.score import score
 from grym.compare.verdict import compare_run, outcome_scores, word_rows
+from grym.compare.wording import MAX_UNANSWERED
 from grym.errors import AudioError, GrymError, QualityError, WorkerError
 from grym.memory.features import FeatureStore, space_name
 from grym.models.interface import Answer, AudioClip, Card, Options
@@ -115,14 +118,63 @@ class Session:
         """Land that the run reached its end."""
         self.store.land("runs", [self._run_row("finished", facts)], run=self.plan.run, part="finished")
 
-    def pending(self, letter: str) -> list[Batch]:
-        """Batches of an arm that are not landed yet, or of which a part was lost since."""
+    def pending(self, letter: str, among: Sequence[Batch] | None = None) -> list[Batch]:
+        """Batches of an arm, all or some, that are not landed yet, or of which a part was lost since."""
         landed = {table: self.store.landed(table, self.plan.run) for table in BATCH_TABLES}
         return [
             batch
-            for batch in self.plan.batches
+            for batch in (self.plan.batches if among is None else among)
             if any(_part(table, letter, batch) not in landed[table] for table in BATCH_TABLES)
         ]
+
+    def look(self, number: int) -> bool:
+        """Look at what has been answered so far and land it; true if the comparison is decided.
+
+        What is looked at are the batches of the first ``number`` steps, so a repeat after a kill comes to
+        the same look. A decision narrows the run's clips to those that were used.
+        """
+        run, compare = self.plan.run, self.settings.compare
+        used = {clip_id for step in self.plan.steps[:number] for batch in step for clip_id in batch.clip_ids}
+        outcomes = self.store.read("outcomes", run).filter(pl.col("clip_id").is_in(list(used)))
+        clips = pl.DataFrame([clip_row(self.clip(clip_id), self.dataset) for clip_id in sorted(used)])
+        planned = len(self.plan.clips)
+        found = look_at(outcomes, clips, planned=planned, confidence=compare.confidence, margin=compare.margin_wer)
+        unanswered = 1 - found.clips / len(used)
+        decided = found.decided and unanswered <= MAX_UNANSWERED
+        self.store.land("looks", [look_row(number, found, decided=decided)], run=run, part=f"look-{number:04d}")
+        if decided:
+            rows = [clip_row(clip, self.dataset) for clip in self.plan.clips if clip.clip_id in used]
+            self.store.land("clips", rows, run=run, part="all")
+        return decided
+
+    def needs_repeats(self) -> bool:
+        """Whether a noise floor was asked for and is not landed yet."""
+        return self.settings.compare.repeats > 1 and "repeats" not in self.store.landed("repeats", self.plan.run)
+
+    def repeat(self) -> None:
+        """Ask each arm again and again for the latency sample, and land what was answered."""
+        normalizer = get_normalizer(self.settings.compare.normalizer)
+        rows = [
+            self._repeated(letter, number, clip_id, normalizer)
+            for letter in ARMS
+            for number in range(1, self.settings.compare.repeats + 1)
+            for clip_id in self.plan.latency_sample
+        ]
+        self.store.land("repeats", rows, run=self.plan.run, part="repeats")
+
+    def _repeated(self, letter: str, number: int, clip_id: str, normalizer: Normalizer) -> dict[str, object]:
+        row: dict[str, object] = {"arm": letter, "clip_id": clip_id, "repeat": number, "status": "failed"}
+        try:
+            (answer,), _ = self.arms[letter].worker.process([self._decode(clip_id)], Options(segments=False))
+        except GrymError as error:
+            _no_fault_of_the_model(error)
+            self._attempt(letter, f"{clip_id[:16]}-noise-{number}", 1, error, "give up")
+            return row
+        if answer.error is not None:
+            return row
+        result = score(self.clip(clip_id).entry.text, answer.text or "", normalizer)
+        counts = {"reference_words": result.reference_words, "errors": result.errors}
+        return row | counts | {"status": "ok", "hypothesis": answer.text}
 
     def needs_latency(self) -> bool:
         """Whether the latency pass has not been landed, or a part of it was lost since."""
@@ -204,18 +256,30 @@ class Session:
         return self._operation(letter, kind, call, [self.clip(clip_id)], usage)
 
     def compare(self) -> dict[str, object]:
-        """Score and test the landed outcomes; lands and returns the row that carries the verdict."""
-        run = self.plan.run
+        """Score and test the landed outcomes; lands and returns the row that carries the verdict.
+
+        What stands behind the verdict lands before it.
+        """
+        run, compare = self.plan.run, self.settings.compare
+        tables = {name: self.store.read(name, run) for name in ("outcomes", "clips", "words", "operations", "repeats")}
+        names = {letter: arm.card.name for letter, arm in self.arms.items()}
+        behind = evidence_rows(
+            tables, normalizer=compare.normalizer, confidence=compare.confidence, margin=compare.margin_wer
+        )
+        behind["noise"] = noise_rows(tables["repeats"], tables["clips"], names, compare.confidence)
+        for table, found in behind.items():
+            self.store.land(table, found, run=run, part="all")
         rows = compare_run(
-            self.store.read("outcomes", run),
-            self.store.read("clips", run),
-            self.store.read("operations", run),
-            name_a=self.arms["a"].card.name,
-            name_b=self.arms["b"].card.name,
+            tables["outcomes"],
+            tables["clips"],
+            tables["operations"],
+            name_a=names["a"],
+            name_b=names["b"],
             run_id=run.id,
-            confidence=self.settings.compare.confidence,
-            margin_wer=self.settings.compare.margin_wer,
-            seed=self.settings.compare.seed,
+            confidence=compare.confidence,
+            margin_wer=compare.margin_wer,
+            seed=compare.seed,
+            planned=len(self.plan.clips) if self.plan.steps else None,
         )
         self.store.land("comparisons", rows, run=run, part="all")
         return next(row for row in rows if row["metric"] == "wer")

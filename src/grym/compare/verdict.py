@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from grym.compare import frames, wording
+from grym.compare.decide import verdict_of
+from grym.compare.early_stop import look
 from grym.compare.score import outcome_scores, word_rows
 from grym.compare.significance import Difference, quantile_difference, rate_difference
 from grym.compare.summary import ArmSummary, arm_summary
-from grym.compare.wording import MIN_CLUSTERS, Facts, Verdict, sentence
+from grym.compare.wording import Facts, Verdict, sentence
 
 if TYPE_CHECKING:
     import polars as pl
@@ -45,38 +47,6 @@ _UNITS: Final[dict[Metric, str]] = {
 }
 
 
-def verdict_of(d: Difference, margin: float | None, *, lower_is_better: bool = True) -> Verdict:
-    """Decide from a difference.
-
-    1. Fewer than six clusters, or no interval: cannot tell.
-    2. The interval at 1 - 2 * alpha (90 % when the confidence is 95 %) lies within -+margin, which
-       is two one-sided tests at alpha: equivalent, even if the difference is significant.
-    3. The interval at 1 - alpha excludes 0 and p < alpha: the better arm. Both are asked for
-       because they can disagree where the variance is 0 and, by a hair, under the bootstrap.
-    4. Else: cannot tell.
-
-    Args:
-        d: the difference b - a with its intervals.
-        margin: equivalence margin in the same unit; ``None`` if equivalence is not asked.
-        lower_is_better: false for metrics such as RTFx.
-
-    Source:
-        Schuirmann 1987, two one-sided tests.
-    """
-    if d.clusters < MIN_CLUSTERS or d.difference is None or d.ci_low is None or d.ci_high is None:
-        return "cannot tell"
-    if margin is not None and _within(d.inner_low, d.inner_high, margin):
-        return "equivalent"
-    excludes_zero = d.ci_low > 0 or d.ci_high < 0
-    if not excludes_zero or d.p_value is None or d.p_value >= 1 - d.confidence:
-        return "cannot tell"
-    return "b better" if (d.difference < 0) == lower_is_better else "a better"
-
-
-def _within(low: float | None, high: float | None, margin: float) -> bool:
-    return low is not None and high is not None and -margin <= low and high <= margin
-
-
 def compare_run(  # noqa: PLR0913 - three tables and what the run was asked, all by keyword
     outcomes: pl.DataFrame,
     clips: pl.DataFrame,
@@ -88,6 +58,7 @@ def compare_run(  # noqa: PLR0913 - three tables and what the run was asked, all
     confidence: float,
     margin_wer: float,
     seed: int,
+    planned: int | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of table ``comparisons`` of one run: wer, cer, latency_p50, latency_p95, rtfx, peak_rss_mb, failures.
 
@@ -106,6 +77,8 @@ def compare_run(  # noqa: PLR0913 - three tables and what the run was asked, all
         confidence: level of the intervals, between 0.5 and 1.
         margin_wer: equivalence margin of the WER, as a fraction.
         seed: of the bootstrap behind the latencies.
+        planned: clips that a run which may stop early would have answered without a stop: its error rates
+            are judged by a confidence sequence, which holds however often somebody looked. ``None``: one look.
 
     Raises:
         QualityError: the answers were scored with different normalisers.
@@ -116,7 +89,7 @@ def compare_run(  # noqa: PLR0913 - three tables and what the run was asked, all
     expected = frames.expected_clips(clips, outcomes)
     missing = [expected - frames.answered(outcomes, arm).height for arm in ("a", "b")]
     facts = Facts(name_a, name_b, expected, missing[0], missing[1], pairs.height, clusters.kind)
-    run = _Run(run_id, confidence, facts, clusters)
+    run = _Run(run_id, confidence, facts, clusters, planned)
     return [
         _rate_row(run, "wer", pairs, ("errors", "errors_b", "reference_words"), margin_wer),
         _rate_row(run, "cer", pairs, ("character_errors", "character_errors_b", "reference_characters"), None),
@@ -131,6 +104,7 @@ class _Run:
     confidence: float
     facts: Facts
     clusters: frames.Clusters
+    planned: int | None = None
 
     def method(self, test: str) -> str:
         return f"{'speaker-clustered' if self.clusters.kind == 'speaker' else 'clip-level'} {test}"
@@ -141,10 +115,19 @@ def _rate_row(
 ) -> dict[str, Any]:
     first, second, units = (pairs[name] for name in columns)
     labels = run.clusters.labels(pairs)
-    d = rate_difference(first, second, units, labels, run.confidence, method=run.method("t"))
-    verdict: Verdict = "cannot tell" if run.facts.too_many_unanswered else verdict_of(d, margin)
     facts = replace(run.facts, units=int(units.sum()))
-    return _row(run, metric, d, verdict, sentence(metric, verdict, d, margin, facts), pairs.height, margin)
+    if run.planned is None:
+        d = rate_difference(first, second, units, labels, run.confidence, method=run.method("t"))
+        verdict: Verdict = verdict_of(d, margin)
+    else:
+        found = look(first, second, units, labels, planned=run.planned, confidence=run.confidence, margin=margin)
+        d, verdict = replace(found.difference, method=run.method("confidence sequence")), found.verdict
+    if facts.too_many_unanswered:
+        verdict = "cannot tell"
+    text = sentence(metric, verdict, d, margin, facts)
+    if run.planned is not None and pairs.height:
+        text = f"{text[:-1]}; judged by a confidence sequence after {pairs.height} of {run.planned} clips."
+    return _row(run, metric, d, verdict, text, pairs.height, margin)
 
 
 def _latency_rows(run: _Run, operations: pl.DataFrame, seed: int) -> list[dict[str, Any]]:
