@@ -1,4 +1,4 @@
-"""What grym.toml says about failures: ``[recovery]``, ``[health]``, ``[routes.NAME]`` and each model's breaker and clip.
+"""What grym.toml says about failures: ``[recovery]``, ``[health]``, ``[routes.NAME]``, each model's breaker and clip.
 
 Read by :mod:`grym.config`, which is the one reader of the file. Times are seconds.
 """
@@ -6,7 +6,7 @@ Read by :mod:`grym.config`, which is the one reader of the file. Times are secon
 from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 - pydantic reads annotations at run time
-from pathlib import Path  # noqa: TC003
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -128,6 +128,7 @@ class RouteSettings(_Frozen):
         fallbacks: those that are asked after it, in order.
         deadline_seconds: seconds that the primary has.
         budget_seconds: seconds that the whole request may take.
+        attempts: tries of each model but the last, which has those of ``[recovery]``.
         min_confidence: an answer below it is not accepted, in [0, 1].
         suite: expectation suite that an answer has to pass; empty: none.
         cool_down_seconds: at most one alert of a kind within that time.
@@ -138,6 +139,7 @@ class RouteSettings(_Frozen):
     fallbacks: tuple[Fallback, ...] = ()
     deadline_seconds: float = Field(default=5.0, gt=0)
     budget_seconds: float = Field(default=15.0, gt=0)
+    attempts: int = Field(default=1, ge=1, le=20)
     min_confidence: float = Field(default=0.0, ge=0, le=1)
     suite: str = ""
     cool_down_seconds: float = Field(default=300.0, ge=0)

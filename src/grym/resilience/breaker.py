@@ -104,7 +104,7 @@ class Breakers:
         """Count a failure that showed only later: an answer that was not accepted where another model's was."""
         settings = self.settings(model)
         if operation in settings.monitored_operations:
-            storage = _Storage(self.states, model, operation, settings)
+            storage = _Storage(self.states, self.states.circuit(model, operation), settings)
             storage.code = error.code
             storage.increment_counter()
             if storage.counter >= settings.max_failures:
@@ -120,10 +120,17 @@ class Breakers:
         return self.states.circuits()
 
     def _call(self, circuit: Circuit, settings: BreakerSettings, ask: Callable[[], T]) -> T:
-        storage = _Storage(self.states, circuit.model, circuit.operation, settings)
+        storage = _Storage(self.states, circuit, settings)
+
+        def asked() -> T:
+            try:
+                return ask()
+            finally:
+                storage.forget()  # others may have changed the state meanwhile
+
         try:
             # One for each call: pybreaker holds its lock during the call. The state is common to all.
-            return self._breaker(storage, reset_timeout(circuit, settings)).call(ask)
+            return self._breaker(storage, reset_timeout(circuit, settings)).call(asked)
         except pybreaker.CircuitBreakerError as error:
             raise _refused(storage.circuit, "breaker-open", reset_timeout(storage.circuit, settings)) from error
 
@@ -160,19 +167,30 @@ class _Storage(pybreaker.CircuitBreakerStorage):
         code: of the error of this call.
     """
 
-    def __init__(self, states: States, model: str, operation: str, settings: BreakerSettings) -> None:
+    def __init__(self, states: States, circuit: Circuit, settings: BreakerSettings) -> None:
         super().__init__("sqlite")
         self.settings = settings
         self.code = ""
         self._states = states
-        self._key = (model, operation)
+        self._key = (circuit.model, circuit.operation)
+        self._seen: Circuit | None = circuit
         self._excused = False
         self._flooded = False
 
     @property
     def circuit(self) -> Circuit:
-        """The state as it is now."""
-        return self._states.circuit(*self._key)
+        """The state as it was at the beginning of the call, at its end, or after our last change."""
+        if self._seen is None:
+            self._seen = self._states.circuit(*self._key)
+        return self._seen
+
+    def forget(self) -> None:
+        """Look again the next time."""
+        self._seen = None
+
+    def _write(self, work: Callable[[Do], T]) -> T:
+        self.forget()
+        return self._states.write(work)
 
     def excuse(self, error: BaseException) -> bool:
         """Whether an error does not count; then nothing is counted for this call."""
@@ -187,6 +205,7 @@ class _Storage(pybreaker.CircuitBreakerStorage):
 
     @state.setter
     def state(self, state: str) -> None:
+        self.forget()
         before = self.circuit
         if before.state == state:
             return
@@ -204,7 +223,7 @@ class _Storage(pybreaker.CircuitBreakerStorage):
             if state == pybreaker.STATE_OPEN:
                 do("DELETE FROM failure WHERE model = ? AND operation = ?", self._key)
 
-        self._states.write(work)
+        self._write(work)
 
     def increment_counter(self) -> None:
         """Count a failure, in a row and within the window."""
@@ -223,7 +242,7 @@ class _Storage(pybreaker.CircuitBreakerStorage):
             do("INSERT INTO failure VALUES (?, ?, ?, ?)", (*self._key, now, boot()))
             return int(do("SELECT count(*) FROM failure WHERE model = ? AND operation = ?", self._key).fetchone()[0])
 
-        self._flooded = self._states.write(work) >= self.settings.max_errors
+        self._flooded = self._write(work) >= self.settings.max_errors
 
     @property
     def counter(self) -> int:
@@ -267,8 +286,8 @@ class _Storage(pybreaker.CircuitBreakerStorage):
                 (self._states.clock(), boot(), *self._key),
             )
 
-        self._states.write(work)
+        self._write(work)
 
     def _set(self, change: str) -> None:
         update = f"UPDATE breaker SET {change} WHERE model = ? AND operation = ?"  # noqa: S608 - our own words
-        self._states.write(lambda do: do(update, self._key))
+        self._write(lambda do: do(update, self._key))

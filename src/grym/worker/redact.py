@@ -20,7 +20,9 @@ _SECRET: Final = re.compile(
     r"|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"
 )
 # Eight numbers in a row, with or without a fraction, are samples or features; so are bytes in hexadecimal or base64.
-_NUMBERS: Final = re.compile(r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?[\s,;]+){7,}[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?")
+_NUMBERS: Final = re.compile(
+    r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?[\s,;]+){7,}[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
+)
 _BYTES: Final = re.compile(r"(?:\\x[0-9a-f]{2}[^\\\s]?){4,}", re.IGNORECASE)
 _BASE64: Final = re.compile(r"\b(?=[A-Za-z+/]*\d)(?=[a-f0-9]*[A-Zg-z+/])[A-Za-z0-9+/]{64,}={0,2}")
 
