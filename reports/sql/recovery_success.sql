@@ -21,7 +21,7 @@ WITH tried AS (
         CASE WHEN t.arm = '' THEN split_part(t.call, '/', 1) || '/' || split_part(t.call, '/', 2) ELSE t.call END AS call,
         t.call AS part,
         t.attempt,
-        t.at,
+        t."at",
         t.category,
         t.code,
         t.action
@@ -49,8 +49,8 @@ calls AS (
         t.model,
         t.arm,
         t.call,
-        arg_min(t.category, (t.at, t.attempt)) AS category,
-        arg_min(t.code, (t.at, t.attempt)) AS code,
+        arg_min(t.category, (t."at", t.attempt)) AS category,
+        arg_min(t.code, (t."at", t.attempt)) AS code,
         count(*) FILTER (WHERE t.action <> 'answered') AS failed
     FROM tried t
     GROUP BY t.run_id, t.model, t.arm, t.call

@@ -16,7 +16,7 @@
 --   ORDER BY day DESC, route, place
 WITH asked AS (
     SELECT
-        at::DATE AS day,
+        "at"::DATE AS "day",
         route,
         served_by,
         place,
@@ -26,13 +26,13 @@ WITH asked AS (
     FROM requests
 ),
 days AS (
-    SELECT day, route, count(*) AS clips
+    SELECT "day", route, count(*) AS clips
     FROM asked
-    GROUP BY day, route
+    GROUP BY "day", route
 ),
 answered AS (
     SELECT
-        day,
+        "day",
         route,
         served_by AS model,
         min(place) AS place,
@@ -41,19 +41,19 @@ answered AS (
         quantile_cont(1000 * lost_seconds, 0.95) AS lost_ms_p95
     FROM asked
     WHERE served_by <> ''
-    GROUP BY day, route, served_by
+    GROUP BY "day", route, served_by
 ),
 one_refusal AS (
-    SELECT day, route, unnest(refusals) AS refusal, generate_subscripts(refusals, 1) - 1 AS place
+    SELECT "day", route, unnest(refusals) AS refusal, generate_subscripts(refusals, 1) - 1 AS place
     FROM asked
 ),
 passed AS (
-    SELECT day, route, refusal[1] AS model, min(place) AS place, count(*) AS passed_over
+    SELECT "day", route, refusal[1] AS model, min(place) AS place, count(*) AS passed_over
     FROM one_refusal
-    GROUP BY day, route, refusal[1]
+    GROUP BY "day", route, refusal[1]
 )
 SELECT
-    d.day,
+    d."day",
     d.route,
     coalesce(a.model, p.model) AS model,
     coalesce(a.place, p.place) AS place,
@@ -64,5 +64,5 @@ SELECT
     a.wall_ms_p95,
     a.lost_ms_p95
 FROM answered a
-FULL JOIN passed p ON p.day = a.day AND p.route = a.route AND p.model = a.model
-INNER JOIN days d ON d.day = coalesce(a.day, p.day) AND d.route = coalesce(a.route, p.route)
+FULL JOIN passed p ON p."day" = a."day" AND p.route = a.route AND p.model = a.model
+INNER JOIN days d ON d."day" = coalesce(a."day", p."day") AND d.route = coalesce(a.route, p.route)
