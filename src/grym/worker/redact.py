@@ -23,8 +23,8 @@ _SECRET: Final = re.compile(
 _NUMBERS: Final = re.compile(
     r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?[\s,;]+){7,}[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
 )
-_BYTES: Final = re.compile(r"(?:\\x[0-9a-f]{2}[^\\\s]?){4,}", re.IGNORECASE)
-_BASE64: Final = re.compile(r"\b(?=[A-Za-z+/]*\d)(?=[a-f0-9]*[A-Zg-z+/])[A-Za-z0-9+/]{64,}={0,2}")
+_BYTES: Final = re.compile(r"(?:\\x[0-9a-f]{2}[^\\\s\x22\x27]?){4,}", re.IGNORECASE)
+_BASE64: Final = re.compile(r"\b(?=[a-z0-9+/]*[A-Z])(?=[A-Z0-9+/]*[a-z])[A-Za-z0-9+/]{64,}={0,2}")
 
 
 def redact(text: str, limit: int = 300) -> str:
