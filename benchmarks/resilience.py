@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
@@ -151,10 +152,8 @@ def _breaker(home: Path) -> dict[str, Any]:
 
 def _microseconds(call: Any) -> float:
     started = time.perf_counter()
-    try:
+    with suppress(UnavailableError, WorkerError):
         call()
-    except (UnavailableError, WorkerError):
-        pass
     return 1e6 * (time.perf_counter() - started)
 
 

@@ -59,6 +59,7 @@ class Local:
     ) -> tuple[list[Answer], None]:
         """Answer as scripted, when the gate is open."""
         self.calls += 1
+        assert deadline is not None
         self.gate.wait(10)
         if self.errors:
             raise self.errors.pop(0)
@@ -222,8 +223,11 @@ def test_an_answer_that_is_not_sure_goes_on_to_the_next_model(bench: Any) -> Non
     served = made.route.ask(clips("clear", "noisy"))
     assert [(one.served_by, one.answer.text) for one in served] == [("a", "one"), ("b", "one two")]
     assert made.states.circuit("a", "process_audio").failures == 1
-    assert [one.refused for one in served][0] == ()
-    assert json.loads(made.rows("requests").filter(pl.col("clip_id") == "noisy")["refused"][0])[0][:2] == ["a", "unsure"]
+    assert served[0].refused == ()
+    assert json.loads(made.rows("requests").filter(pl.col("clip_id") == "noisy")["refused"][0])[0][:2] == [
+        "a",
+        "unsure",
+    ]
 
 
 def test_a_clip_that_nobody_is_sure_of_blames_nobody(bench: Any) -> None:

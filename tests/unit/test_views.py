@@ -282,7 +282,9 @@ def test_views_and_questions_work_on_an_empty_warehouse(tmp_path: Path) -> None:
 
 def test_recovery_counts_calls_and_service_counts_for_who_answered(warehouse: duckdb.DuckDBPyConnection) -> None:
     """A call is recovered when none of its clips or parts is lost; the primary that failed gets no share."""
-    found = rows(warehouse, "SELECT run_id, calls, recovered, tries_failed FROM recovery_success ORDER BY run_id, recovered")
+    found = rows(
+        warehouse, "SELECT run_id, calls, recovered, tries_failed FROM recovery_success ORDER BY run_id, recovered"
+    )
     assert [tuple(row.values()) for row in found] == [("done-1", 2, 1, 3), ("live-1", 1, 0, 2)]
     (primary, fallback) = rows(warehouse, "FROM route_service ORDER BY place")
     assert (primary["model"], primary["answered"], primary["passed_over"], primary["share"]) == ("base", 0, 1, 0.0)
