@@ -8,13 +8,23 @@ import pytest
 from pydantic import ValidationError
 
 from grym._resilience_settings import CATEGORIES, RecoverySettings
-from grym.errors import SUGGESTIONS, Category, ConfigError, ErrorRecord, GrymError, ModelError, ResourceError
+from grym.errors import (
+    SUGGESTIONS,
+    Category,
+    ConfigError,
+    DeadlineError,
+    ErrorRecord,
+    GrymError,
+    ModelError,
+    ResourceError,
+)
 from grym.errors import WorkerError as Died
 from grym.parts import full
 from grym.resilience.recovery import DEFAULTS, Attempt, Failure, Recovery, decide, find_strategy, tried_again
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 FEW = RecoverySettings(attempts=3, base_seconds=0.5, max_seconds=0.8)
 
@@ -159,3 +169,27 @@ def test_other_loops_ask_the_same_strategies() -> None:
     assert not tried_again(Died("x", retryable=False), FEW)
     assert tried_again(ModelError("x"), RecoverySettings(strategies={"model": "restart"}))
     assert not tried_again(Died("x"), RecoverySettings(strategies={"worker": "give-up"}))
+
+
+def test_prefect_tries_again_as_grym_toml_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The condition of every task asks the configured strategy; a defect is never tried again."""
+    from tasks.policies import retry_by_category
+
+    class State:
+        """A failed task run."""
+
+        def __init__(self, error: Exception) -> None:
+            self.error = error
+
+        def result(self) -> None:
+            """Raise, as Prefect's states do."""
+            raise self.error
+
+    file = tmp_path / "grym.toml"
+    file.write_text('[recovery]\nstrategies = { deadline = "give-up" }\n')
+    monkeypatch.setenv("GRYM_CONFIG", str(file))
+    assert retry_by_category(None, None, State(Died("x")))
+    assert not retry_by_category(None, None, State(DeadlineError("x")))
+    assert not retry_by_category(None, None, State(ZeroDivisionError()))
+    file.unlink()
+    assert retry_by_category(None, None, State(DeadlineError("x")))

@@ -94,7 +94,11 @@ def own_answers(answers: Sequence[Answer], card: Card) -> list[Answer]:
         answers: what came back.
         card: the model whose answers count.
     """
-    return [answer if answer.model in {"", card.name} else _not_its_own(answer, card) for answer in answers]
+    return [answer if _is_own(answer, card) else _not_its_own(answer, card) for answer in answers]
+
+
+def _is_own(answer: Answer, card: Card) -> bool:
+    return answer.model in {"", card.name} or answer.revision == card.revision
 
 
 def _not_its_own(answer: Answer, card: Card) -> Answer:
