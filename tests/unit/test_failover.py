@@ -271,7 +271,7 @@ def test_a_bad_clip_is_not_passed_around(bench: Any) -> None:
     assert served[1].answer.error.code == "too-short"
     assert made.models["b"].calls == 0
     made.models["a"].errors = [AudioError("No samples.", code="empty")]
-    assert made.route.ask(clips("x"))[0].answer.error.code == "empty"  # type: ignore[union-attr]
+    assert made.route.ask(clips("x"))[0].answer.error.code == "empty"
 
 
 def test_a_fallback_for_one_category_is_asked_for_no_other(bench: Any) -> None:

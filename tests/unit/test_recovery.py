@@ -68,7 +68,7 @@ class Script:
         recovery = Recovery(
             self.ask, settings, restart=self.restart, tell=self.told.append, sleep=self.slept.append, seconds=seconds
         )
-        return recovery.run(items)  # type: ignore[arg-type]
+        return recovery.run(items)
 
 
 def test_what_may_pass_is_tried_again_after_a_random_wait() -> None:
@@ -164,7 +164,7 @@ def test_every_category_has_a_strategy_and_a_suggestion() -> None:
 
 
 def test_other_loops_ask_the_same_strategies() -> None:
-    """Prefect tries again what the strategies would: by default what may pass, but not what is to be halved."""
+    """Prefect tries again what the strategies would: by default what may pass."""
     assert tried_again(Died("x"), FEW)
     assert not tried_again(Died("x", retryable=False), FEW)
     assert tried_again(ModelError("x"), RecoverySettings(strategies={"model": "restart"}))
