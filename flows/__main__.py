@@ -286,6 +286,48 @@ def maintain(
 
 
 @app.command()
+def health(
+    models: Annotated[list[str] | None, typer.Argument(help="Names in grym.toml; default: all.")] = None,
+    *,
+    cached: Annotated[bool, typer.Option("--cached", help="A check within the interval of [health] counts.")] = False,
+) -> None:
+    """Say which models answer a known clip rightly and in time; exit code 1 if one does not."""
+    from flows.health import health as say
+    from grym.config import ensure_home, load_settings
+
+    settings = load_settings()
+    ensure_home(settings)
+    raise typer.Exit(0 if say(out, settings, models or (), cached=cached) else 1)
+
+
+@app.command()
+def watch(
+    model: Annotated[list[str] | None, typer.Option(help="A name in grym.toml; may be repeated; default: all.")] = None,
+    *,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Ask also models that were checked within the interval.")
+    ] = False,
+) -> None:
+    """Check the health of all models, mirror what changed since the last time, publish."""
+    from grym.config import ensure_home, load_settings
+
+    settings = load_settings()
+    ensure_home(settings)
+    for name in model or ():
+        settings.model(name)
+    with _session(settings.home, ()) as server:
+        from flows.server import drain
+        from flows.watch import watch as watch_flow
+
+        done = watch_flow(models=model, fresh=fresh)
+        drain(server.url, done.flow_run_id, done.task_runs)
+    for check in done.checks:
+        said = "healthy" if check.healthy else f"not healthy: {check.message} {check.hint}"
+        out.print(f"{check.model}: {said}", highlight=False, markup=False, soft_wrap=True)
+    out.print(f"{done.changes} change(s) told to Prefect.", highlight=False)
+
+
+@app.command()
 def deploy(
     *,
     check: Annotated[

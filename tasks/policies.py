@@ -12,7 +12,10 @@ from typing import Any, Final
 from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
+from grym._resilience_settings import RecoverySettings
+from grym.config import load_settings
 from grym.errors import GrymError
+from grym.resilience.recovery import tried_again
 
 RETRY_DELAY_SECONDS: Final = exponential_backoff(backoff_factor=0.5)
 RETRY_JITTER: Final = 0.3
@@ -22,14 +25,22 @@ PLAIN: Final[dict[str, Any]] = {"cache_policy": NO_CACHE, "persist_result": Fals
 
 
 def retry_by_category(task: Any, task_run: Any, state: Any) -> bool:  # noqa: ARG001 - Prefect's signature
-    """Try again exactly when the error says that it may pass."""
+    """Try again when the strategy for the error's category says so; by default when the error says that it may pass."""
     try:
         state.result()
     except GrymError as error:
-        return error.retryable
+        return _tried_again(error)
     except Exception:  # noqa: BLE001 - an unknown error is a defect, and a defect does not pass by itself
         return False
     return False
+
+
+def _tried_again(error: GrymError) -> bool:
+    try:
+        settings = load_settings().recovery
+    except GrymError:  # grym.toml was taken away meanwhile
+        settings = RecoverySettings()
+    return tried_again(error, settings)
 
 
 def inference(device_tag: str, attempts: int) -> dict[str, Any]:

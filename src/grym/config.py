@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from grym._resilience_settings import BreakerSettings, HealthSettings, ModelHealth, RecoverySettings, RouteSettings
 from grym.errors import ConfigError, StorageError
 
 Scalar = str | int | float | bool
@@ -44,12 +45,16 @@ class ModelSpec(_Frozen):
         adapter: entry point name (``wav2vec2``) or ``package.module:Class``.
         options: options of the adapter, for example ``path`` and ``precision``.
         licence: licence of the weights, shown in reports.
+        breaker: when it is no longer asked; a matter of the caller, so the worker is not told.
+        health: the clip that it is checked with; as above.
     """
 
     name: str
     adapter: str
     options: Mapping[str, Scalar] = Field(default_factory=dict)
     licence: str = "unknown"
+    breaker: BreakerSettings = Field(default=BreakerSettings(), exclude=True)
+    health: ModelHealth = Field(default=ModelHealth(), exclude=True)
 
 
 class DatasetSpec(_Frozen):
@@ -152,6 +157,9 @@ class Settings(BaseSettings):
     audio: AudioLimits = AudioLimits()
     worker: WorkerLimits = WorkerLimits()
     plugins: PluginPaths = PluginPaths()
+    recovery: RecoverySettings = RecoverySettings()
+    health: HealthSettings = HealthSettings()
+    routes: Mapping[str, RouteSettings] = Field(default_factory=dict)
     models: Mapping[str, ModelSpec] = Field(default_factory=dict)
     datasets: Mapping[str, DatasetSpec] = Field(default_factory=dict)
 
@@ -178,6 +186,17 @@ class Settings(BaseSettings):
             ConfigError: there is none; the message names those that exist.
         """
         found: ModelSpec = _pick("model", name, self.models)
+        return found
+
+    def route(self, name: str) -> RouteSettings:
+        """The route of that name.
+
+        Raises:
+            ConfigError: there is none, or it names a model that is not registered.
+        """
+        found: RouteSettings = _pick("route", name, self.routes)
+        for model in found.models:
+            self.model(model)
         return found
 
     def dataset(self, name: str) -> DatasetSpec:
@@ -294,8 +313,11 @@ def _resolve(raw: dict[str, Any], root: Path) -> None:
     for table, name, fields in _specs(raw):
         fields["name"] = name
         _resolve_weights(fields.get("options"), root)
+        if table == "models":
+            _resolve_clip(fields.get("health"), root)
         if table == "datasets":
             _resolve_dataset(fields, root, paths.get("home") if isinstance(paths, dict) else None)
+    _resolve_clip(raw.get("health"), root)
     plugins = raw.get("plugins")
     if isinstance(plugins, dict) and isinstance(folders := plugins.get("paths"), list):
         plugins["paths"] = [root / folder if isinstance(folder, str) else folder for folder in folders]
@@ -315,9 +337,15 @@ def _resolve_dataset(fields: dict[str, Any], root: Path, home: object) -> None:
         fields["card"] = root / fields["card"]
 
 
+def _resolve_clip(health: object, root: Path) -> None:
+    """Make the path of a known clip absolute."""
+    if isinstance(health, dict) and isinstance(health.get("clip"), str):
+        health["clip"] = root / health["clip"]
+
+
 def _specs(raw: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    """The tables ``[models.NAME]`` and ``[datasets.NAME]`` that are tables."""
-    tables = [(kind, raw[kind]) for kind in ("models", "datasets") if isinstance(raw.get(kind), dict)]
+    """The tables ``[models.NAME]``, ``[datasets.NAME]`` and ``[routes.NAME]`` that are tables."""
+    tables = [(kind, raw[kind]) for kind in ("models", "datasets", "routes") if isinstance(raw.get(kind), dict)]
     return [
         (kind, name, fields) for kind, table in tables for name, fields in table.items() if isinstance(fields, dict)
     ]

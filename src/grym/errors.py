@@ -9,17 +9,19 @@
     ├── DeadlineError      no answer in time; the child was killed                (TimeoutError)
     ├── ResourceError      memory, disk, descriptors                              (MemoryError)
     ├── QualityError       a gate said no, or could not be evaluated              (RuntimeError)
-    └── StorageError       landing zone, warehouse, feature store                 (OSError)
+    ├── StorageError       landing zone, warehouse, feature store                 (OSError)
+    └── UnavailableError   not asked: a breaker is open, or nobody has time left  (ConnectionError)
 
 Knows nothing about Prefect. A message is one sentence that names the value and
-the rule; ``hint`` says what to do next. Messages never hold audio content.
+the rule; ``hint`` says what to do next, and ``suggestion`` what usually helps where
+there is no hint. Messages never hold audio content.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +39,24 @@ class Category(StrEnum):
     RESOURCE = "resource"
     QUALITY = "quality"
     STORAGE = "storage"
+    UNAVAILABLE = "unavailable"
     INTERNAL = "internal"
+
+
+# What usually helps, for errors that came without a hint.
+SUGGESTIONS: Final[Mapping[str, str]] = {
+    Category.CONFIG: "Compare the setting with docs and grym.toml, mend it, and give the command again.",
+    Category.AUDIO: "Listen to the clip, decode it again, or leave it out.",
+    Category.MANIFEST: "Mend the row of the manifest, or leave it out.",
+    Category.MODEL: "Read the worker's log in the home's logs folder, or use another model.",
+    Category.WORKER: "Give the command again; if it happens again, read the worker's log in the home's logs folder.",
+    Category.DEADLINE: "Send less audio at once, or allow more time under [worker] in grym.toml.",
+    Category.RESOURCE: "Free memory or space, or use a smaller batch or a smaller precision.",
+    Category.QUALITY: "See table quality for the rule and its reason.",
+    Category.STORAGE: "Check that the home can be written to and that nobody else holds it.",
+    Category.UNAVAILABLE: "Try again later; python -m flows health says which models answer.",
+    Category.INTERNAL: "This is a defect: report it with the log.",
+}
 
 
 class Layer(StrEnum):
@@ -69,6 +88,11 @@ class ErrorRecord:
     severity: str = Severity.ERROR
     hint: str = ""
     metadata: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+
+    @property
+    def suggestion(self) -> str:
+        """What to do next, as a sentence: the hint, or what usually helps with this category."""
+        return self.hint or SUGGESTIONS.get(self.category, SUGGESTIONS[Category.INTERNAL])
 
 
 class GrymError(Exception):
@@ -107,6 +131,11 @@ class GrymError(Exception):
     def __str__(self) -> str:
         """The message and, if there is one, the hint."""
         return f"{self.message} {self.hint}" if self.hint else self.message
+
+    @property
+    def suggestion(self) -> str:
+        """What to do next, as a sentence: the hint, or what usually helps with this category."""
+        return self.record().suggestion
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep every field across pickling (Prefect persists exceptions of failed tasks)."""
@@ -221,6 +250,19 @@ class StorageError(GrymError, OSError):
     layer = Layer.CONTEXT
     severity = Severity.CRITICAL
     default_code = "storage"
+    default_retryable = False
+
+
+class UnavailableError(GrymError, ConnectionError):
+    """Nobody was asked: a breaker is open, a queue is full, or no time is left.
+
+    Metadata may hold ``retry_after_seconds``.
+    """
+
+    category = Category.UNAVAILABLE
+    layer = Layer.RESOURCE
+    severity = Severity.ERROR
+    default_code = "unavailable"
     default_retryable = False
 
 

@@ -192,7 +192,10 @@ TABLES: Final[dict[str, Table]] = {
             code text short reason
             message text the error as a sentence
             retryable bool whether it was tried again
-            action text what was done: retry, split, give up
+            action text what was done: retry, restart, split, give up; "answered" if a later try went well
+            model text registered name of the model, empty in comparisons
+            operation text what the model was asked, empty in comparisons
+            delay_seconds float wait before the next try, in seconds
             """,
         ),
         _table(
@@ -341,6 +344,85 @@ TABLES: Final[dict[str, Table]] = {
             within_share float share of decoding in the variance of the rate of one run
             floor float half of the interval of the difference of two runs of this model, as a fraction
             confidence float level of that interval as a fraction
+            """,
+        ),
+        _table(
+            "requests",
+            "one clip of one request that was answered, or not, through a route",
+            "run_id request_id clip_id",
+            """
+            request_id text id of the request
+            clip_id text content id of the clip
+            route text name of the route
+            operation text what was asked
+            at time when the request came (UTC)
+            status text "ok" or "failed"
+            primary text registered name of the model that should answer
+            served_by text registered name of the model that answered, empty if none did
+            revision text content hash of weights and options of the model that answered
+            rung text settings in force
+            place int place of the answering model in the route: 0 is the primary; empty if none answered
+            failed_over bool whether another model than the primary answered
+            refused text who was asked or passed over before, as JSON: model, code, seconds
+            confidence float in [0, 1]
+            wall_seconds float from the request to the answer, in seconds
+            lost_seconds float of it, the time until the answering model was asked, in seconds
+            error_category text category of the failure, empty if ok
+            error_code text short reason of the failure
+            error_message text the failure as a sentence
+            hint text what to do about it
+            """,
+        ),
+        _table(
+            "health",
+            "one check of one model",
+            "run_id check_id",
+            """
+            check_id text id of the check
+            model text registered name
+            revision text content hash of weights and options, empty if it could not be loaded
+            at time when the check began (UTC)
+            healthy bool whether it answered the known clip rightly and in time
+            code text short reason if not: wrong-answer, or the code of the error
+            message text the reason as a sentence
+            hint text what to do about it
+            expected text what the clip says
+            heard text what the model said
+            wer float word error rate of the answer, as a fraction
+            load_seconds float time to start and load the model, in seconds; 0 if it was warm
+            wall_seconds float time from the question to the answer, in seconds
+            deadline_seconds float time that it had for the answer, in seconds
+            asked_by text "watch", "command" or "live"
+            """,
+        ),
+        _table(
+            "events",
+            "one change of state of something that is watched",
+            "run_id event_id",
+            """
+            event_id text id of the event
+            at time when (UTC)
+            kind text breaker, failover or health
+            subject text what changed: model/operation, route or model
+            before text state before
+            after text state after: open, half-open, closed; name of the model that serves; healthy, unhealthy
+            reason text code of the error that caused it, if one did
+            """,
+        ),
+        _table(
+            "alerts",
+            "one alert",
+            "run_id alert_id",
+            """
+            alert_id text id of the alert
+            at time when it was raised (UTC)
+            kind text breaker, failover or health
+            subject text what it is about: model/operation, route or model
+            severity text warning, error or critical
+            status text "new" when it was raised
+            message text what happened, as a sentence
+            hint text what to do about it
+            suppressed int like alerts that were held back by the cool-down since the last one
             """,
         ),
         _table(

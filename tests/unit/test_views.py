@@ -24,9 +24,9 @@ ROOT = Path(__file__).parents[2]
 VIEWS = ROOT / "reports" / "sql"
 NAMES = (
     "ab_blame", "ab_by_slice", "ab_clips", "ab_fragility", "ab_radar", "ab_runs", "ab_summary", "ab_trend", "asked_run",
-    "clip_slices", "latency_quantiles", "quarantine_by_reason", "word_confusions",
+    "clip_slices", "latency_quantiles", "quarantine_by_reason", "recovery_success", "route_service", "word_confusions",
 )  # fmt: skip
-DONE, HALF, OTHER = (RunRef(f"{name}-1", "2026-11-20") for name in ("done", "half", "other"))
+DONE, HALF, OTHER, LIVE = (RunRef(f"{name}-1", "2026-11-20") for name in ("done", "half", "other", "live"))
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 # key, speaker, slices, reference words and characters, errors (substitutions, deletions, insertions) of a and b
 CLIPS: tuple[tuple[str, str, dict[str, str], int, tuple[int, int, int], tuple[int, int, int] | None], ...] = (
@@ -114,11 +114,26 @@ def land_done(store: Store) -> None:
     store.land("quarantine", [refused(*fields) for fields in REFUSED], run=DONE, part="all")
 
 
+def land_failures(store: Store) -> None:
+    """Tries that failed, in the comparison and in live requests, and who served these."""
+    tries = (("a", "b0", 1, "retry"), ("b", "b0", 1, "retry"), ("b", "b0", 2, "split"))
+    at = {"at": NOON, "worker_pid": 1, "category": "worker", "code": "down"}
+    store.land("attempts", [{**at, "arm": a, "call": c, "attempt": n, "action": x} for a, c, n, x in tries], run=DONE,
+               part="all")  # fmt: skip
+    live = (("base", "", 1, "split"), ("base", "/0", 1, "answered"), ("base", "/1", 1, "give up"))
+    rows = [{**at, "arm": "", "model": m, "call": f"r1/{m}{p}", "attempt": n, "action": x} for m, p, n, x in live]
+    store.land("attempts", rows, run=LIVE, part="all")
+    request = {"request_id": "r1", "clip_id": "c", "at": NOON, "route": "speech", "status": "ok", "primary": "base"}
+    served = {"served_by": "small", "place": 1, "wall_seconds": 0.5, "lost_seconds": 0.25}
+    store.land("requests", [{**request, **served, "refused": '[["base", "down", 0.25]]'}], run=LIVE, part="all")
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A published home with a finished comparison, one just started, and a run of another flow."""
     store = Store(tmp_path_factory.mktemp("home"))
     land_done(store)
+    land_failures(store)
     started = {"state": "started", "at": NOON, "arm_a": "base", "arm_b": "small"}
     store.land("runs", [{**started, "flow": "compare"}], run=HALF, part="started")
     store.land("clips", [{"clip_id": "x", "key": "x", "slices": "not json"}], run=HALF, part="all")
@@ -285,6 +300,19 @@ def test_views_and_questions_work_on_an_empty_warehouse(tmp_path: Path) -> None:
         assert [name for name in NAMES if rows(warehouse, f"FROM {name}")] == []
         for question in read_questions(VIEWS / "questions"):
             assert rows(warehouse, question.sql) == [], question.name
+
+
+def test_recovery_counts_calls_and_service_counts_for_who_answered(warehouse: duckdb.DuckDBPyConnection) -> None:
+    """A call is recovered when none of its clips or parts is lost; the primary that failed gets no share."""
+    found = rows(
+        warehouse, "SELECT run_id, calls, recovered, tries_failed FROM recovery_success ORDER BY run_id, recovered"
+    )
+    assert [tuple(row.values()) for row in found] == [("done-1", 2, 1, 3), ("live-1", 1, 0, 2)]
+    (primary, fallback) = rows(warehouse, "FROM route_service ORDER BY place")
+    assert (primary["model"], primary["answered"], primary["passed_over"], primary["share"]) == ("base", 0, 1, 0.0)
+    assert (fallback["model"], fallback["share"], fallback["wall_ms_p95"], fallback["lost_ms_p95"]) == (
+        "small", 1.0, 500.0, 250.0,
+    )  # fmt: skip
 
 
 def test_every_view_describes_every_column_and_its_example_runs(warehouse: duckdb.DuckDBPyConnection) -> None:

@@ -305,6 +305,15 @@ def test_errors_survive_the_wire_as_typed_errors():
         ("and/or 3/4 of https://example.org/a/b", "and/or 3/4 of https://example.org/a/b"),
         ("https://user:secret@example.org/a", "https://example.org/a"),
         ("two\n  lines", "two lines"),
+        ("Authorization: Bearer abc.def.ghi was refused", "Authorization: Bearer … was refused"),
+        ("api_key='0123-4567' and token=t0p", "api_key='…' and token=…"),
+        ("with hf_abcdefghijklmnop at hand", "with … at hand"),
+        ("unexpected token: one of 32 tokens", "unexpected token: … of 32 tokens"),
+        ("array([0.1, -0.2, .3, 4., 1e-3, 5, 6, 7], dtype=float32)", "array([…], dtype=float32)"),
+        ("shape (1, 2, 3, 4)", "shape (1, 2, 3, 4)"),
+        (r"b'\x00\x01\x02\x7f\x00' is wrong", "b'…' is wrong"),
+        ("data " + "UklGRiQAAABXQVZF" * 6 + "==", "data …"),
+        ("revision " + "0123456789abcdef" * 4, "revision " + "0123456789abcdef" * 4),
     ],
 )
 def test_redact_hides_folders_and_credentials(text, shown):

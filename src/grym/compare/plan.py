@@ -217,6 +217,6 @@ def refused_row(refused: Refused) -> dict[str, object]:
         "category": str(error.category),
         "code": error.code,
         "message": error.message,
-        "hint": error.hint,
+        "hint": error.suggestion,
         "severity": str(error.severity),
     }

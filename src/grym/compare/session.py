@@ -30,6 +30,8 @@ from grym.errors import AudioError, GrymError, QualityError, WorkerError
 from grym.memory.features import FeatureStore, space_name
 from grym.models.interface import Answer, AudioClip, Card, Options
 from grym.quality import Held, Judgement, features_frame, response_frame, transcription_frame
+from grym.resilience.failover import own_answers
+from grym.resilience.recovery import tried_again
 from grym.worker import Usage, Worker
 
 if TYPE_CHECKING:
@@ -313,12 +315,12 @@ class Session:
             answers, usage = worker.process(clips, options)
         except GrymError as error:
             _no_fault_of_the_model(error)
-            again = error.retryable and not last
+            again = tried_again(error, self.settings.recovery) and not last
             self._attempt(letter, batch.id, attempt, error, "retry" if again else "split")
             if again:
                 raise
             return _Answered(clips, [*self._one_by_one(letter, clips, attempt + 1), *failed], None)
-        return _Answered(clips, [*answers, *failed], usage)
+        return _Answered(clips, [*own_answers(answers, self.arms[letter].card), *failed], usage)
 
     def _one_by_one(self, letter: str, clips: Sequence[AudioClip], attempt: int) -> list[Answer]:
         """Isolate the clip that breaks a batch, so that it does not take the others along."""
@@ -335,7 +337,7 @@ class Session:
                 in_a_row = 0
             try:
                 answer, _ = self.arms[letter].worker.process([clip], Options(features=True))
-                answers += answer
+                answers += own_answers(answer, self.arms[letter].card)
                 in_a_row = 0
             except GrymError as error:
                 _no_fault_of_the_model(error)

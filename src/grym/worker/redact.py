@@ -1,4 +1,4 @@
-"""Makes the words of a library safe to show: no folders, no line breaks, not too long.
+"""Makes the words of a library safe to show: no folders, no secrets, no audio, no line breaks, not too long.
 
 Knows nothing about where the words come from.
 """
@@ -11,10 +11,24 @@ from typing import Final
 _QUOTED: Final = re.compile(r"""(["'])(?:~|/|[A-Za-z]:[\\/])[^"'\n]*\1""")
 _BARE: Final = re.compile(r"(?<![\w:/\\.…<])(?:~|[A-Za-z]:)?(?:[/\\][\w.@+,=%-]+)+[/\\]?")
 _URL_SECRET: Final = re.compile(r"(\w+://)[^\s/@]+@")
+_NAMED_SECRET: Final = re.compile(
+    r"""(?ix) ( \b[\w-]*(?:api[_-]?key|token|secret|passw(?:or)?d|credential|authorization)["']? \s*[=:]\s*["']?
+        (?:bearer\s+|basic\s+)? | \bbearer\s+ ) (?!…) [^\s"',;&)]{3,}"""
+)
+_SECRET: Final = re.compile(
+    r"\b(?:hf_|sk-|pk-|gh[pousr]_|github_pat_|xox[abprs]-|glpat-|pnu_|AKIA|ASIA|AIza)[\w-]{8,}"
+    r"|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"
+)
+# Eight numbers in a row, with or without a fraction, are samples or features; so are bytes in hexadecimal or base64.
+_NUMBERS: Final = re.compile(
+    r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?[\s,;]+){7,}[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
+)
+_BYTES: Final = re.compile(r"(?:\\x[0-9a-f]{2}[^\\\s\x22\x27]?){4,}", re.IGNORECASE)
+_BASE64: Final = re.compile(r"\b(?=[a-z0-9+/]*[A-Z])(?=[A-Z0-9+/]*[a-z])[A-Za-z0-9+/]{64,}={0,2}")
 
 
 def redact(text: str, limit: int = 300) -> str:
-    """One line without folders and without credentials in addresses, cut in the middle if it is long.
+    """One line without folders, secrets and audio content, cut in the middle if it is long.
 
     Args:
         text: what a library said.
@@ -26,6 +40,11 @@ def redact(text: str, limit: int = 300) -> str:
     """
     line = " ".join(text.split())
     line = _URL_SECRET.sub(r"\1", line)
+    line = _NAMED_SECRET.sub(r"\1…", line)
+    line = _SECRET.sub("…", line)
+    line = _NUMBERS.sub("…", line)
+    line = _BYTES.sub("…", line)
+    line = _BASE64.sub("…", line)
     line = _QUOTED.sub(lambda found: found[1] + _last(found[0].strip(found[1])) + found[1], line)
     line = _BARE.sub(lambda found: _last(found[0]), line)
     if len(line) <= limit:

@@ -1,0 +1,156 @@
+"""One model of a route: asked in a thread of its own, so that a deadline is kept whatever the model does.
+
+A worker's own deadline begins when its child runs; starting one, or waiting for
+another call to end, comes on top. Here the caller stops waiting when the time is
+over, and the worker goes on to kill, restart and load in its thread, so that it is
+warm when it is asked again. Knows nothing about breakers. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as StillRunning
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from grym.errors import DeadlineError, GrymError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from grym.models.interface import Answer, AudioClip, Card, Options
+
+T = TypeVar("T")
+THREADS: Final = 4  # calls of one model at once; a worker answers them one after the other
+LEAST_SECONDS: Final = 0.001
+
+
+class Asked(Protocol):
+    """What a member needs of a worker: :class:`grym.worker.Worker` has it."""
+
+    @property
+    def card(self) -> Card:
+        """What the model is; starts it if it was never started."""
+        ...
+
+    def start(self) -> Card:
+        """Start it; does nothing if it runs."""
+        ...
+
+    def process(
+        self, clips: Sequence[AudioClip], options: Options, *, deadline: float | None = None
+    ) -> tuple[list[Answer], Any]:
+        """Answer every clip, in order, within ``deadline`` seconds."""
+        ...
+
+    def close(self) -> None:
+        """Release everything; safe to call twice."""
+        ...
+
+
+class Member:
+    """A model that can be asked under a deadline.
+
+    Args:
+        name: registered name.
+        make: makes its worker; called again after :meth:`restart`.
+    """
+
+    def __init__(self, name: str, make: Callable[[], Asked]) -> None:
+        self.name = name
+        self._make = make
+        self._lock = threading.Lock()
+        self._worker: Asked | None = None
+        self._reviving = False
+        self._busy = 0
+        self._pool = ThreadPoolExecutor(THREADS + 1, thread_name_prefix=f"ask-{name}")
+
+    @property
+    def worker(self) -> Asked:
+        """The worker of now."""
+        with self._lock:
+            if self._worker is None:
+                self._worker = self._make()
+            return self._worker
+
+    def process(self, clips: Sequence[AudioClip], options: Options, seconds: float) -> list[Answer]:
+        """Answer every clip, in order.
+
+        Raises:
+            DeadlineError: not within ``seconds``, a start of the child included.
+            UnavailableError: ``busy``: as many calls as it may have are waiting already.
+            GrymError: whatever the worker raises.
+        """
+        until = time.monotonic() + seconds
+
+        def ask() -> list[Answer]:
+            worker = self.worker
+            worker.start()
+            left = until - time.monotonic()
+            if left <= LEAST_SECONDS:  # nobody waits any more; but it is warm for the next one
+                raise self._too_late(seconds)
+            return worker.process(clips, options, deadline=left)[0]
+
+        return self._wait(ask, seconds)
+
+    def revive(self) -> None:
+        """Start the child again in the background, if nobody does already."""
+        with self._lock:
+            if self._reviving:
+                return
+            self._reviving = True
+        with suppress(RuntimeError):  # it is closed
+            self._pool.submit(self._start)
+
+    def restart(self) -> None:
+        """End the child; the next call starts a new one."""
+        with self._lock:
+            worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.close()
+
+    def close(self) -> None:
+        """End the child and the threads; safe to call twice."""
+        self.restart()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _start(self) -> None:
+        try:
+            with suppress(GrymError):
+                self.worker.start()
+        finally:
+            with self._lock:
+                self._reviving = False
+
+    def _wait(self, ask: Callable[[], T], seconds: float) -> T:
+        with self._lock:
+            if self._busy >= THREADS:
+                msg = f"{self.name!r} has {self._busy} calls waiting."
+                hint = "Ask another model, or ask again later."
+                raise UnavailableError(msg, code="busy", hint=hint, metadata={"retry_after_seconds": seconds})
+            self._busy += 1
+        try:
+            future = self._pool.submit(ask)
+        except RuntimeError as error:
+            self._done()
+            msg = f"{self.name!r} is closed."
+            raise UnavailableError(msg, code="closed", hint="Open the route again.") from error
+        future.add_done_callback(lambda _: self._done())
+        try:
+            return future.result(seconds)
+        except StillRunning as error:
+            if isinstance(error, GrymError):  # the worker's own DeadlineError is a TimeoutError too
+                raise
+            future.cancel()
+            raise self._too_late(seconds) from error
+
+    def _done(self) -> None:
+        with self._lock:
+            self._busy -= 1
+
+    def _too_late(self, seconds: float) -> DeadlineError:
+        msg = f"{self.name!r} gave no answer within {seconds:.3g} s."
+        hint = "Send less audio, or raise deadline_seconds of the route in grym.toml."
+        return DeadlineError(msg, code="deadline", hint=hint, metadata={"deadline_seconds": round(seconds, 3)})
