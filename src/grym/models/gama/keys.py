@@ -25,7 +25,7 @@ _DEAD: Final[tuple[tuple[str, str], ...]] = (
     (rf"audio_encoder\.blocks_u\.\d+\.norm[12](_v)?\.{_WB}", "norm of another modality"),
     (r"audio_aggregator_layer_\d+\.(crossattention|intermediate_query|output_query)\..+", "unused cross-attention"),
     (r"Qformer\.bert\.embeddings\.position_ids", "constant"),
-    (r"audio_encoder\.(pos_embed_v|modality_v|patch_embed_v\..+|blocks_v\..+|norm_v?\.?(weight|bias)?)", "visual part"),
+    (r"audio_encoder\.(?:pos_embed_v|modality_v|(?:patch_embed_v|blocks_v|norm_v)\..+)", "visual part"),
 )
 # Names with their counterpart here; ``{u}`` is the block that follows those of ``blocks_a``.
 _LIVE: Final[tuple[tuple[str, str], ...]] = (
