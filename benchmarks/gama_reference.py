@@ -139,9 +139,17 @@ class _StandIn:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._nn, name)
-        if name not in {"Linear", "LayerNorm"}:
-            return found
-        return lambda *sizes, **options: found(*(LITERALS.get(size, size) for size in sizes), **options)
+        return _resized(found) if name in {"Linear", "LayerNorm"} else found
+
+
+def _resized(layer: Any) -> Any:
+    class Small(layer):  # type: ignore[misc]
+        """The same layer with small sizes for the literals."""
+
+        def __init__(self, *sizes: int, **options: Any) -> None:
+            super().__init__(*(LITERALS.get(size, size) for size in sizes), **options)
+
+    return Small
 
 
 def _lend_missing() -> None:

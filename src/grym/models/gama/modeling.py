@@ -138,6 +138,10 @@ class GamaModel(PreTrainedModel):  # type: ignore[misc]
         if config.lora_rank:
             inject_adapter_in_model(_lora(config), self.language_model)
         self.post_init()
+        for module in self.language_model.modules():
+            if isinstance(module, LoraLayer):  # an adapter that has learnt nothing changes nothing
+                for matrix in module.lora_B.values():
+                    nn.init.zeros_(matrix.weight)
 
     def get_input_embeddings(self) -> nn.Module:
         """Those of the language model."""
@@ -249,9 +253,6 @@ class GamaModel(PreTrainedModel):  # type: ignore[misc]
         elif isinstance(module, AudioEncoder):
             init.normal_(module.position, mean=0.0, std=std)
             init.normal_(module.modality, mean=0.0, std=std)
-        elif isinstance(module, LoraLayer):  # an adapter that has learnt nothing changes nothing
-            for matrix in module.lora_B.values():
-                init.zeros_(matrix.weight)
 
 
 _SHARED_SIZES = (
