@@ -1,9 +1,9 @@
-"""``python -m benchmarks.gama_parity CHECKOUT --libraries FOLDER [--record FILE]``: our GAMA against the published one.
+r"""``python -m benchmarks.gama_parity CHECKOUT --libraries FOLDER [--record FILE]``: our GAMA against the published one.
 
 CHECKOUT is a clone of the published code (Sreyan88/GAMA at 041c3a6). FOLDER holds
 what its old fork of transformers imports, installed without dependencies::
 
-    pip install --no-deps --target FOLDER tokenizers==0.13.3 huggingface-hub==0.17.3 \\
+    pip install --no-deps --target FOLDER tokenizers==0.13.3 huggingface-hub==0.17.3 \
         accelerate==0.23.0 timm==1.0.31 torchvision pillow
 
 Both networks get the same random weights, ours through the converter's own map of

@@ -57,7 +57,9 @@ def main() -> None:
     # Everything that is stored and said to be without effect, changed: what changes then?
     dead = [name for name in prefixed if any(sign in name for sign in _DEAD_SIGNS)]
     dead += [name for name in prefixed if "blocks_a" in name and ("norm1_" in name or "norm2_" in name)]
-    dead += [name for name in prefixed if "blocks_u" in name and ("norm1." in name or "norm2." in name or "_v." in name)]
+    dead += [
+        name for name in prefixed if "blocks_u" in name and ("norm1." in name or "norm2." in name or "_v." in name)
+    ]
     _set(model, {name: prefixed[name] for name in dead}, salt="other ")
     again = _run(model)
     shapes = {f"shape/{name}": np.asarray(value.shape, np.int64) for name, value in prefixed.items()}
@@ -203,7 +205,7 @@ def _run(model: Any) -> dict[str, Any]:
         logits = model(input_ids=torch.from_numpy(ids), audio_input=torch.from_numpy(spectrogram)).logits.numpy()
     for hook in hooks:
         hook.remove()
-    prefix = kept["first_layer"][:, :-ids.shape[1]]
+    prefix = kept["first_layer"][:, : -ids.shape[1]]
     return {
         "encoder": kept["encoder"][:, ::16], "qformer": kept["qformer"], "aggregator": kept["aggregator"],
         "prefix": prefix, "logits": logits,

@@ -68,9 +68,8 @@ def tokenizer() -> Any:
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<unk>"
-    )
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=inner, **special)
 
 
 def save(folder: Path, model: GamaModel | None = None) -> Path:
@@ -86,7 +85,7 @@ def tone(seconds: float, pitch: float = 440.0) -> np.ndarray[Any, np.dtype[np.fl
     return (0.3 * np.sin(2 * np.pi * pitch * time) * np.abs(np.sin(np.pi * time))).astype(np.float32)
 
 
-def published(width: int = 8, hidden: int = 16, layers: int = 32, rank: int = 2) -> dict[str, torch.Tensor]:
+def published(width: int = 8, hidden: int = 16, layers: int = 32, rank: int = 2) -> dict[str, torch.Tensor]:  # noqa: C901 - a helper for each kind
     """A stage file with the 708 names of the published ones, small and random."""
     generator = torch.Generator().manual_seed(7)
     inner, patch, columns, queries = 12, 16, 4, 3
@@ -163,6 +162,8 @@ def llama_folder(folder: Path, hidden: int = 16, layers: int = 32) -> Path:
     folder.mkdir(parents=True)
     tokenizer().save_pretrained(folder)
     model = LlamaForCausalLM(config)
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors", {"format": "pt"}
+    )
     (folder / "config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
     return folder

@@ -42,5 +42,7 @@ def test_cut_answers_are_truncated_unless_they_loop() -> None:
 
 def test_repeats_have_to_be_much_of_the_text() -> None:
     """Three repeats inside a long text are style, not a loop."""
-    assert not is_loop("the birds sing and sing and sing and sing while a car passes by on a wet road in the city".split())
-    assert is_loop("one two three one two three one two three one".split())
+    long = "the birds sing and sing and sing and sing while a car passes by on a wet road in the city"
+    assert not is_loop(long.split())
+    looping = "one two three one two three one two three one"
+    assert is_loop(looping.split())

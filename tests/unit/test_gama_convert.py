@@ -63,7 +63,7 @@ def test_all_708_names_convert_and_load(tmp_path: Path, llama: Path) -> None:
     assert done.live + len(done.dead) == 708
     assert len(done.dead) == 1 + 4 + 11 * 8 + 8 + 2 * (10 + 2 + 4)
     model, info = GamaModel.from_pretrained(tmp_path / "gama", output_loading_info=True)
-    assert not (info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"])
+    assert [info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")] == [set(), set(), set()]
     assert model.config.stage == "5"
     assert model.config.qformer_config.cross_attention_frequency == 2
     assert (model.config.audio_tokens, model.config.lora_alpha) == (3 + 4, 16)
@@ -139,9 +139,9 @@ def test_what_does_not_belong_is_named(
     tmp_path: Path, shallow: Path, change: dict[str, torch.Tensor], code: str, words: str
 ) -> None:
     """An unknown name, a name without its prefix, a wrong shape, a layer too many."""
+    file = _stage(tmp_path, {**published(layers=SHALLOW), **change})
     with pytest.raises(ModelError) as refused:
-        state = {**published(layers=SHALLOW), **change}
-        convert(_stage(tmp_path, state), shallow, tmp_path / "gama", head_size=HEAD_SIZE)
+        convert(file, shallow, tmp_path / "gama", head_size=HEAD_SIZE)
     assert refused.value.code == code
     assert words in refused.value.message
 
@@ -223,7 +223,10 @@ def test_sharded_folders_and_surplus_weights(tmp_path: Path, shallow: Path, monk
     shutil.copytree(shallow, base)
     tensors = load_file(base / "model.safetensors")
     (base / "model.safetensors").unlink()
-    surplus = {"model.audio_encoder.blocks_v.0.norm1.weight": torch.zeros(4), "model.layers.0.rotary_emb.inv_freq": torch.zeros(2)}
+    surplus = {
+        "model.audio_encoder.blocks_v.0.norm1.weight": torch.zeros(4),
+        "model.layers.0.rotary_emb.inv_freq": torch.zeros(2),
+    }
     shards = [dict(list(tensors.items())[:5]), {**dict(list(tensors.items())[5:]), **surplus}]
     names = [f"model-0000{n + 1}-of-00002.safetensors" for n in range(2)]
     for name, shard in zip(names, shards, strict=True):

@@ -178,9 +178,7 @@ def test_presets_that_sample_repeat_with_their_seed(model: GamaModel) -> None:
     audio = model.listen(_spectrograms(1)).tokens
     state = torch.get_rng_state()
     for preset in ("gama-benchmark", "gama-demo"):
-        first, again = (
-            generate(model, audio, [[1, 5]], preset=preset, max_new_tokens=8, seed=4) for _ in range(2)
-        )
+        first, again = (generate(model, audio, [[1, 5]], preset=preset, max_new_tokens=8, seed=4) for _ in range(2))
         assert first == again
         assert first[0].log_probability < 0
     assert torch.equal(state, torch.get_rng_state())

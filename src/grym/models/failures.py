@@ -30,7 +30,7 @@ _DESCRIPTION: Final = re.compile(
 )
 
 
-def find_failure(text: str, task: str, *, ended: bool = True) -> Failure:
+def find_failure(text: str, task: str, *, ended: bool = True) -> Failure:  # noqa: PLR0911 - one for each class
     """The first failure that applies, or the empty string.
 
     Args:

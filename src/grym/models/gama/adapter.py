@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from grym.errors import AudioError, ConfigError, GrymError, ModelError
 from grym.models.failures import find_failure
-from grym.models.gama.loading import Device, Precision
+from grym.models.gama.loading import Device, Precision  # noqa: TC001 - options are validated by their types
 from grym.models.gama.prompts import TASKS, Task, check_labels, choose_instruction, choose_task, fill
 from grym.models.gama.windows import Part, Span, mean_confidence, merge_texts, split
 from grym.models.interface import Answer, AudioClip, Card, Level, Options, Segment
@@ -317,7 +317,9 @@ class Gama:
         room -= loaded.model.config.audio_tokens + len(asked.ids) + 1
         long = max(texts, key=len)
         if len(long) > room:
-            msg = f"Label {asked.labels[texts.index(long)][:40]!r} has {len(long)} tokens, and there is room for {room}."
+            msg = (
+                f"Label {asked.labels[texts.index(long)][:40]!r} has {len(long)} tokens, and there is room for {room}."
+            )
             raise ConfigError(msg, code="label-too-long", hint="Use shorter labels or a shorter prompt.")
         scores = np.asarray(score_texts(loaded.model, tokens, asked.ids, texts, self._options.together))
         shares = np.exp(scores - scores.max())
@@ -385,7 +387,7 @@ class Gama:
             raise ConfigError(msg, code="no-embedder", hint="Write it as 'package.module:function'.") from error
         return found
 
-    def _refuse(self, clip: AudioClip) -> GrymError | None:
+    def _refuse(self, clip: AudioClip) -> GrymError | None:  # noqa: PLR0911 - one for each reason
         from grym.models.gama.configuration import FRAME_SAMPLES, SAMPLE_RATE
 
         if clip.samples.ndim != 1:

@@ -24,7 +24,7 @@ class GamaAudioConfig(PreTrainedConfig):  # type: ignore[misc]
         num_mel_bins: mel bins of the log-mel spectrogram.
         target_frames: frames of 10 ms that one window has; shorter clips are filled with zeros, longer ones cut.
         mean: subtracted from the log-mel values.
-        std: they are divided by this afterwards (by σ, not 2σ).
+        std: they are divided by this afterwards (by one standard deviation, not two).
         patch_size: side of the square patches, in bins and frames; no overlap.
         hidden_size: width of the encoder.
         num_hidden_layers: transformer blocks.

@@ -67,9 +67,7 @@ class Conversion:
     parameters: int
 
 
-def convert(
-    stage_file: Path, llama: Path, out: Path, *, stage: str = "", head_size: int = HEAD_SIZE
-) -> Conversion:
+def convert(stage_file: Path, llama: Path, out: Path, *, stage: str = "", head_size: int = HEAD_SIZE) -> Conversion:
     """Convert; ``out`` appears when everything is there.
 
     Args:
@@ -279,7 +277,10 @@ def _text_config(llama: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of the Llama folder; ids that old ones leave out are those of the published scripts."""
     ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     known = {name: value for name, value in llama.items() if name not in {"_name_or_path", "transformers_version"}}
-    return {**known, **{name: i if llama.get(name) is None or llama[name] < 0 else llama[name] for name, i in ids.items()}}
+    return {
+        **known,
+        **{name: i if llama.get(name) is None or llama[name] < 0 else llama[name] for name, i in ids.items()},
+    }
 
 
 def _write_shards(

@@ -57,10 +57,13 @@ def check(name: str, needed: Mapping[str, float], rung: str, device: str, free: 
     fits = [r for r in RUNGS if needed[r] <= free and (device == "cuda" or r not in GPU_ONLY)]
     place = "the GPU" if device == "cuda" else "memory"
     hint = (
-        f"It would fit as precision = \"{fits[0]}\" ({needed[fits[0]] / GB:.1f} GB)."
+        f'It would fit as precision = "{fits[0]}" ({needed[fits[0]] / GB:.1f} GB).'
         if fits
         else "No precision would fit here; take a machine or a GPU with more memory, or a smaller model."
     )
     msg = f"{name} needs {needed[rung] / GB:.1f} GB as {rung}, and {free / GB:.1f} GB of {place} are free."
-    facts: dict[str, str | int | float | bool] = {"needed_gb": round(needed[rung] / GB, 1), "free_gb": round(free / GB, 1)}
+    facts: dict[str, str | int | float | bool] = {
+        "needed_gb": round(needed[rung] / GB, 1),
+        "free_gb": round(free / GB, 1),
+    }
     raise ResourceError(msg, code="not-enough-memory", hint=hint, retryable=False, metadata=facts)

@@ -23,11 +23,11 @@ INSTRUCTIONS: Final[Mapping[str, str]] = {
 
 
 def fill(instruction: str, context: str = "") -> str:
-    """The text in front of an answer (template ``alpaca_short``).
+    r"""The text in front of an answer (template ``alpaca_short``).
 
     Example:
         >>> fill("Describe the audio.")
-        '### Instruction:\\nDescribe the audio.\\n\\n### Response:\\n'
+        '### Instruction:\nDescribe the audio.\n\n### Response:\n'
     """
     middle = f"### Input:\n{context}\n\n" if context else ""
     return f"### Instruction:\n{instruction}\n\n{middle}### Response:\n"
