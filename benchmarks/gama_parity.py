@@ -1,4 +1,4 @@
-r"""``python -m benchmarks.gama_parity CHECKOUT --libraries FOLDER [--record FILE]``: our GAMA against the published one.
+r"""``python -m benchmarks.gama_parity CHECKOUT --libraries FOLDER [--record FILE]``: ours and the published one.
 
 CHECKOUT is a clone of the published code (Sreyan88/GAMA at 041c3a6). FOLDER holds
 what its old fork of transformers imports, installed without dependencies::

@@ -52,7 +52,7 @@ def main() -> None:
     """``python gama_reference.py OUT``: every weight's shape and what the stages of the network give, as npz."""
     model = _build()
     prefixed = {name: value for name, value in model.state_dict().items() if "inv_freq" not in name}
-    _set(model, prefixed)
+    _set(prefixed)
     seen = _run(model)
     # Everything that is stored and said to be without effect, changed: what changes then?
     dead = [name for name in prefixed if any(sign in name for sign in _DEAD_SIGNS)]
@@ -60,7 +60,7 @@ def main() -> None:
     dead += [
         name for name in prefixed if "blocks_u" in name and ("norm1." in name or "norm2." in name or "_v." in name)
     ]
-    _set(model, {name: prefixed[name] for name in dead}, salt="other ")
+    _set({name: prefixed[name] for name in dead}, salt="other ")
     again = _run(model)
     shapes = {f"shape/{name}": np.asarray(value.shape, np.int64) for name, value in prefixed.items()}
     moved = np.asarray(float(np.abs(seen["logits"] - again["logits"]).max()))
@@ -173,7 +173,7 @@ def _unused(*_values: object) -> None:
     """Stands for a class of a code path that is never taken."""
 
 
-def _set(model: Any, state: dict[str, Any], salt: str = "") -> None:
+def _set(state: dict[str, Any], salt: str = "") -> None:
     import torch
 
     with torch.no_grad():

@@ -185,7 +185,7 @@ def test_what_cannot_be_asked_is_a_typed_error(folder: Path, options: dict[str, 
 
 
 def test_clips_that_cannot_be_used_fail_alone(folder: Path) -> None:
-    """399 samples, 48 kHz, stereo, silence, NaN, half an hour: a typed error each, beside an answer for the good one."""
+    """399 samples, 48 kHz, stereo, silence, NaN, half an hour: a typed error each; the good one is answered."""
     wave = tone(1.0)
     bad = {
         "too-short": AudioClip("a", wave[:399], 16_000),
