@@ -344,9 +344,9 @@ class Gama:
             scores = dict(zip(asked.labels, shares.tolist(), strict=True))
             text, confidence = max(scores.items(), key=lambda item: item[1])
         else:
-            ended = all(one.ended for one in heard)
-            failure = next((f for one in heard if (f := find_failure(one.text, asked.task, ended=one.ended))), "")
-            failure = failure if asked.task != "transcribe" or text else find_failure(text, asked.task, ended=ended)
+            found = [find_failure(one.text, asked.task, ended=one.ended) for one in heard]
+            # A window in which nothing was said is no failure where others have text.
+            failure = next((kind for kind in found if kind and (kind != "empty" or not text)), "")
         card = self.card
         return Answer(
             clip_id=clip.id,
