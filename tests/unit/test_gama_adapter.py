@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from grym.config import ModelSpec
+from grym.config import ModelSpec, WorkerLimits
 from grym.errors import AudioError, ConfigError, GrymError, ModelError, ResourceError
 from grym.models.gama import memory
 from grym.models.gama.adapter import Gama, GamaOptions
@@ -290,11 +290,11 @@ def test_texts_of_windows_become_one() -> None:
     assert merge_texts([], "describe") == ""
 
 
-def test_the_same_in_a_worker(folder: Path) -> None:
+def test_the_same_in_a_worker(folder: Path, tmp_path: Path) -> None:
     """Found by its name, run in its process, with labels and scores across the border."""
     spec = ModelSpec(name="tiny", adapter="gama", options={"path": str(folder), "device": "cpu", "task": "classify"})
     here = load_model(spec).process([_clip(0.5)], Options(labels=LABELS))[0]
-    with Worker(spec) as worker:
+    with Worker(spec, WorkerLimits(threads=1), tmp_path) as worker:
         there = worker.process([_clip(0.5)], Options(labels=LABELS))[0]
     assert there.text == here.text
     assert there.scores == pytest.approx(here.scores, abs=1e-5)
