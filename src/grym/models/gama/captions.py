@@ -42,4 +42,5 @@ def nearest(
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     scaled = unit[1:] @ unit[0] / TEMPERATURE
     shares: npt.NDArray[np.float64] = np.exp(scaled - scaled.max())
-    return shares / shares.sum()
+    shares /= shares.sum()
+    return shares
