@@ -66,7 +66,8 @@ def main() -> int:
     print(f"{len(recorded['dead_names'])} dead tensors changed: {float(recorded['dead_effect']):.1e}")
     if asked.record:
         asked.record.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(asked.record, **recorded)
+        arrays: dict[str, Any] = recorded
+        np.savez_compressed(asked.record, **arrays)
     return int(any(one.largest > TOLERANCE for one in found) or float(recorded["dead_effect"]) != 0.0)
 
 

@@ -64,7 +64,8 @@ def main() -> None:
     again = _run(model)
     shapes = {f"shape/{name}": np.asarray(value.shape, np.int64) for name, value in prefixed.items()}
     moved = np.asarray(float(np.abs(seen["logits"] - again["logits"]).max()))
-    np.savez_compressed(sys.argv[1], **seen, **shapes, dead_names=np.asarray(sorted(dead)), dead_effect=moved)
+    arrays: dict[str, Any] = {**seen, **shapes, "dead_names": np.asarray(sorted(dead)), "dead_effect": moved}
+    np.savez_compressed(sys.argv[1], **arrays)
 
 
 _DEAD_SIGNS = (

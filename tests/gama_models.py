@@ -51,7 +51,7 @@ def tiny_config(**changes: Any) -> GamaConfig:
 def random_model(config: GamaConfig | None = None, seed: int = 0, scale: float = 0.2) -> GamaModel:
     """A model whose every weight matters: zeros of fresh adapters and biases would hide mistakes."""
     torch.manual_seed(seed)
-    model = GamaModel(config or tiny_config()).eval()
+    model: GamaModel = GamaModel(config or tiny_config()).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.normal_(1.0 if "norm" in name and name.endswith("weight") else 0.0, scale)

@@ -295,7 +295,8 @@ def test_the_same_in_a_worker(folder: Path, tmp_path: Path) -> None:
     spec = ModelSpec(name="tiny", adapter="gama", options={"path": str(folder), "device": "cpu", "task": "classify"})
     here = load_model(spec).process([_clip(0.5)], Options(labels=LABELS))[0]
     with Worker(spec, WorkerLimits(threads=1), tmp_path) as worker:
-        there = worker.process([_clip(0.5)], Options(labels=LABELS))[0]
+        answers, _ = worker.process([_clip(0.5)], Options(labels=LABELS))
+        there = answers[0]
     assert there.text == here.text
     assert there.scores == pytest.approx(here.scores, abs=1e-5)
 

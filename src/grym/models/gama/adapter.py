@@ -209,7 +209,7 @@ class Gama:
         import torch
 
         loaded = self._load()
-        table = loaded.model.get_input_embeddings().weight
+        table: Any = loaded.model.get_input_embeddings().weight
         with torch.inference_mode():
             means = [
                 table[torch.tensor(loaded.tokenizer.encode(text, add_special_tokens=False), device=table.device)]
@@ -217,7 +217,8 @@ class Gama:
                 .mean(dim=0)
                 for text in texts
             ]
-            return torch.stack(means).cpu().numpy()
+            vectors: npt.NDArray[np.float32] = torch.stack(means).cpu().numpy()
+            return vectors
 
     def _ask(self, options: Options, loaded: Loaded) -> _Asked:
         """Check what a call wants, before any clip is looked at."""

@@ -140,8 +140,8 @@ class GamaModel(PreTrainedModel):  # type: ignore[misc]
         self.post_init()
         for module in self.language_model.modules():
             if isinstance(module, LoraLayer):  # an adapter that has learnt nothing changes nothing
-                for matrix in module.lora_B.values():
-                    nn.init.zeros_(matrix.weight)
+                for weight in module.lora_B.parameters():
+                    nn.init.zeros_(weight)
 
     def get_input_embeddings(self) -> nn.Module:
         """Those of the language model."""
@@ -216,6 +216,9 @@ class GamaModel(PreTrainedModel):  # type: ignore[misc]
         """
         if audio is None and spectrogram is not None:
             audio = self.listen(spectrogram).tokens
+        if input_ids is None:
+            msg = "forward() needs input_ids."
+            raise TypeError(msg)
         given = self.sequence(audio, input_ids, attention_mask)
         hidden = self.language_model.model(
             inputs_embeds=given.embeddings, attention_mask=given.mask, position_ids=given.positions, use_cache=False
@@ -264,7 +267,7 @@ _SHARED_SIZES = (
 def _lora(config: GamaConfig) -> LoraConfig:
     return LoraConfig(
         r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
+        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # it is divided, and published scales need not be whole
         lora_dropout=config.lora_dropout,
         target_modules=list(config.lora_targets),
         bias="none",
