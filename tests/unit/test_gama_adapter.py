@@ -290,6 +290,7 @@ def test_texts_of_windows_become_one() -> None:
     assert merge_texts([], "describe") == ""
 
 
+@pytest.mark.chaos  # starts a process that imports everything
 def test_the_same_in_a_worker(folder: Path, tmp_path: Path) -> None:
     """Found by its name, run in its process, with labels and scores across the border."""
     spec = ModelSpec(name="tiny", adapter="gama", options={"path": str(folder), "device": "cpu", "task": "classify"})
