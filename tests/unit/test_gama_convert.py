@@ -51,7 +51,8 @@ def _logits(model: GamaModel) -> torch.Tensor:
     generator = torch.Generator().manual_seed(9)
     spectrogram = torch.randn(1, model.config.audio_config.target_frames, 128, generator=generator)
     with torch.no_grad():
-        return model.eval()(spectrogram, torch.tensor([[1, 9, 5]])).logits
+        logits: torch.Tensor = model.eval()(spectrogram, torch.tensor([[1, 9, 5]])).logits
+    return logits
 
 
 def test_all_708_names_convert_and_load(tmp_path: Path, llama: Path) -> None:
