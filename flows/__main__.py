@@ -118,6 +118,22 @@ def compare(
         out.print(f"[yellow]The server recorded {recorded} of {result.task_runs} task runs.[/yellow]")
 
 
+@app.command("convert-gama")
+def convert_gama(
+    stage_file: Annotated[Path, typer.Argument(help="Published pytorch_model.bin of stage 4 (GAMA) or 5 (GAMA-IT).")],
+    llama: Annotated[Path, typer.Argument(help="Folder of meta-llama/Llama-2-7b-chat-hf with safetensors weights.")],
+    target: Annotated[Path, typer.Argument(help="Folder to make.")],
+    stage: Annotated[str, typer.Option(help="4 or 5, if you know it.")] = "",
+) -> None:
+    """Convert a published GAMA checkpoint into a folder that the adapter 'gama' reads."""
+    from grym.models.gama.convert_process import run_conversion
+
+    with out.status("Converting", spinner="dots"):
+        done = run_conversion(stage_file, llama, target, stage=stage)
+    say = f"{target}: {done['parameters']:,} parameters; {done['live']} tensors of the stage file used, "
+    out.print(f"{say}{len(done['dead'])} left out that nothing depends on.", markup=False, highlight=False)
+
+
 @app.command()
 def train(
     scale: Annotated[float, typer.Option(help="Factor on every number of steps, for quick trials.")] = 1.0,

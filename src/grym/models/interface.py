@@ -55,12 +55,19 @@ class Options:
         max_new_tokens: limit for generative models.
         segments: whether word segments are wanted.
         features: whether each answer carries the clip's feature vector.
+        task: ``describe``, ``classify``, ``question`` or ``transcribe`` for models that do several; empty for the
+            model's own.
+        prompt: instruction or question for models that take one; empty for the task's own.
+        labels: what ``classify`` chooses from.
     """
 
     quality: Quality = "standard"
     max_new_tokens: int = 256
     segments: bool = True
     features: bool = False
+    task: str = ""
+    prompt: str = ""
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,8 @@ class Answer:
         revision: content hash of the weights and the options that change answers.
         features: float32 ``shape = (dim,)`` if asked for.
         error: why there is no answer.
+        failure: what is wrong with a generated answer, empty if nothing; see :mod:`grym.models.failures`.
+        scores: probability of each label if the task was ``classify``.
     """
 
     clip_id: str
@@ -92,6 +101,8 @@ class Answer:
     revision: str = ""
     features: npt.NDArray[np.float32] | None = None
     error: ErrorRecord | None = None
+    failure: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

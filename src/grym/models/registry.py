@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 GROUP: Final = "grym.models"
 BUILTIN: Final[Mapping[str, str]] = {
     "wav2vec2": "grym.models.wav2vec2:Wav2Vec2",
+    "gama": "grym.models.gama.adapter:Gama",
     "fake": "grym.models.fake:FakeModel",
 }
 Adapter = Callable[[ModelSpec, Any], Model]

@@ -170,8 +170,10 @@ def _unpack_answer(item: object, frames: Sequence[Frame], clip_id: str) -> Answe
             revision=str(item.get("revision", "")),
             features=None if item.get("features") is None else _finite(frames[item["features"]]),
             error=None if error is None else unpack_error(error).record(),
+            failure=str(item.get("failure", "")),
+            scores={str(label): number(score, 0.0, 1.0) for label, score in item.get("scores", {}).items()},
         )
-    except (ValueError, TypeError, KeyError, IndexError) as broken:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as broken:
         garbled(f"a wrong value for clip {clip_id!r}: {broken}")
 
 

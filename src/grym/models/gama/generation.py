@@ -1,0 +1,181 @@
+"""Answers and likelihoods from a GAMA model: decoding presets, token probabilities, scores of given texts.
+
+Knows nothing about files or windows. Texts go in and come out as token ids; probabilities are natural logarithms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from grym.models.gama.modeling import GamaModel
+
+# The last two are those of the published scripts: gama_inf.py, and the demos with the single-audio script. Repetition
+# penalty covers new tokens only; the published script also penalised those of the prompt.
+PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "greedy": {"do_sample": False},
+    "gama-benchmark": {
+        "do_sample": True, "temperature": 0.1, "top_p": 0.95, "top_k": 500, "repetition_penalty": 1.1,
+    },
+    "gama-demo": {"do_sample": True, "temperature": 0.1, "top_p": 0.95, "top_k": 50},
+}  # fmt: skip
+PRESET_TOKENS: Final = 400  # max_new_tokens of both published presets
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One answer.
+
+    Attributes:
+        ids: new tokens without the end of the text.
+        log_probability: mean over the new tokens and the end of the text, of the network's own distribution.
+        ended: whether the text ended by itself; else it was cut at ``max_new_tokens``.
+    """
+
+    ids: tuple[int, ...]
+    log_probability: float
+    ended: bool
+
+
+class _Recorder(LogitsProcessor):  # type: ignore[misc]
+    """Remembers what the network thought of each token, before any penalty or temperature."""
+
+    def __init__(self) -> None:
+        self._last: torch.Tensor | None = None
+        self._kept: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Called before each token with those so far, ``shape = (B, new)``."""
+        if self._last is not None:
+            self._keep(input_ids[:, -1])
+        self._last = scores.float().log_softmax(-1)
+        return scores
+
+    def finish(self, ids: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities of all new tokens, float32 ``shape = (B, new)``."""
+        self._keep(ids[:, -1])
+        return torch.stack(self._kept, dim=1)
+
+    def _keep(self, chosen: torch.Tensor) -> None:
+        if self._last is not None:
+            self._kept.append(self._last.gather(1, chosen[:, None])[:, 0])
+
+
+def generate(
+    model: GamaModel,
+    audio: torch.Tensor | None,
+    prompts: Sequence[Sequence[int]],
+    *,
+    preset: str = "greedy",
+    max_new_tokens: int = 256,
+    seed: int = 0,
+) -> list[Generated]:
+    """Answer every prompt, each behind its own audio.
+
+    Args:
+        model: on any device.
+        audio: tokens of :meth:`GamaModel.listen`, ``shape = (B, A, H)``, or ``None`` for text alone.
+        prompts: ``B`` lists of ids with BOS, of any lengths.
+        preset: a name in :data:`PRESETS`.
+        max_new_tokens: limit of an answer.
+        seed: of the presets that sample; the state of torch's generators is left as it was.
+    """
+    text, chosen = model.config.text_config, PRESETS[preset]
+    settings = GenerationConfig(
+        **{name: value for name, value in chosen.items() if name != "repetition_penalty"},
+        max_new_tokens=max_new_tokens,
+        bos_token_id=text.bos_token_id,
+        eos_token_id=text.eos_token_id,
+        pad_token_id=_padding(text),
+    )
+    ids, mask = left_padded(prompts, _padding(text), model.device)
+    recorder = _Recorder()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        new = model.generate(audio, ids, mask, settings, _processors(recorder, chosen))
+    scores = recorder.finish(new)
+    return [_one(row, score, text.eos_token_id) for row, score in zip(new.tolist(), scores.tolist(), strict=True)]
+
+
+@torch.inference_mode()
+def score_texts(
+    model: GamaModel, audio: torch.Tensor | None, prompt: Sequence[int], texts: Sequence[Sequence[int]], together: int
+) -> list[float]:
+    """Log-probability that each text, and then its end, is the answer to a prompt.
+
+    The prompt is read once; its key-value cache serves all texts.
+
+    Args:
+        model: on any device.
+        audio: tokens of one window, ``shape = (1, A, H)``, or ``None``.
+        prompt: ids with BOS.
+        texts: ids of the answers, the end of the text not included.
+        together: texts in one pass.
+    """
+    found: list[float] = []
+    for first in range(0, len(texts), together):
+        found += _score_some(model, audio, prompt, texts[first : first + together])
+    return found
+
+
+def left_padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of ids as one matrix and its mask, int64 ``shape = (rows, longest)`` each."""
+    longest = max(map(len, rows))
+    ids = [[pad] * (longest - len(row)) + list(row) for row in rows]
+    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _score_some(
+    model: GamaModel, audio: torch.Tensor | None, prompt: Sequence[int], texts: Sequence[Sequence[int]]
+) -> list[float]:
+    llama, end = model.language_model, model.config.text_config.eos_token_id
+    ids, mask = left_padded([prompt], 0, model.device)
+    given = model.sequence(audio, ids, mask)
+    begun = llama.model(inputs_embeds=given.embeddings, attention_mask=given.mask, use_cache=True)
+    first = llama.lm_head(begun.last_hidden_state[:, -1]).float().log_softmax(-1)[0]
+    answers = [[*text, end] for text in texts]
+    longest = max(map(len, answers))
+    if longest == 1:
+        return [float(first[answer[0]]) for answer in answers]
+    cache = begun.past_key_values
+    cache.batch_repeat_interleave(len(answers))
+    rows = torch.tensor([answer + [end] * (longest - len(answer)) for answer in answers], device=model.device)
+    width = given.mask.shape[1]
+    hidden = llama.model(
+        input_ids=rows[:, :-1],
+        # What stands behind an answer's end is padding on the right: nothing that counts can see it.
+        attention_mask=given.mask.new_ones(len(answers), width + longest - 1),
+        position_ids=(width + torch.arange(longest - 1, device=model.device)).expand(len(answers), -1),
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    rest = llama.lm_head(hidden).float().log_softmax(-1).gather(2, rows[:, 1:, None])[..., 0]
+    return [
+        float(first[answer[0]]) + float(rest[index, : len(answer) - 1].double().sum())
+        for index, answer in enumerate(answers)
+    ]
+
+
+def _processors(recorder: _Recorder, preset: Mapping[str, Any]) -> LogitsProcessorList:
+    """The recorder, then the penalty: the library would run its own in front of what it is given."""
+    penalty = preset.get("repetition_penalty", 1.0)
+    penalties = [RepetitionPenaltyLogitsProcessor(penalty)] if penalty != 1.0 else []
+    return LogitsProcessorList([recorder, *penalties])
+
+
+def _one(ids: Sequence[int], scores: Sequence[float], end: int) -> Generated:
+    ended = end in ids
+    stop = ids.index(end) if ended else len(ids)
+    counted = scores[: stop + 1] if ended else scores
+    return Generated(tuple(ids[:stop]), sum(counted) / max(1, len(counted)), ended)
+
+
+def _padding(text: Any) -> int:
+    return int(text.pad_token_id if text.pad_token_id is not None else text.eos_token_id)
