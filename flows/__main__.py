@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -199,10 +200,11 @@ def search(
 
 
 @app.command()
-def score(  # noqa: PLR0913 - the options of the command
+def score(  # noqa: PLR0913, PLR0917 - the options of the command
     references: Annotated[Path, typer.Option(help="What was said: NIST trn, .csv or .jsonl.")],
     system: Annotated[list[str], typer.Option(help="NAME=FILE with the answers of one system; may be repeated.")],
     json_file: Annotated[str | None, typer.Option("--json", help="Write all numbers to a file; - is stdout.")] = None,
+    page: Annotated[Path | None, typer.Option("--report", help="Write an HTML page that opens offline.")] = None,
     normalizer: Annotated[str, typer.Option(help="none, basic or english, for references and answers.")] = "none",
     speaker: Annotated[
         str, typer.Option(help="auto (column, or the id up to - or _), none, or a regular expression: '(.{3})'.")
@@ -242,6 +244,72 @@ def score(  # noqa: PLR0913 - the options of the command
         show(out, board)
     if json_file:
         write_json(board, json_file)
+    if page:
+        from reports.scoreboard import render_scoreboard
+
+        made = render_scoreboard(board, page.expanduser(), command=shlex.join(["python", "-m", "flows", *sys.argv[1:]]))
+        if json_file != "-":
+            out.print(f"Report: {made}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(help="A file of the folder experiments, without .toml.")],
+    action: Annotated[str, typer.Argument(help="status, decide, replay, start, ramp, stop or resume.")] = "status",
+    coverage: Annotated[float | None, typer.Option(help="Step of the ramp to go to, for start and ramp.")] = None,
+    reason: Annotated[str, typer.Option(help="Why it is stopped, for people.")] = "",
+    looks: Annotated[int, typer.Option(help="Moments at which the page says what the decision would have been.")] = 16,
+    *,
+    act: Annotated[bool, typer.Option("--act", help="decide: stop it at once if INVALID or ROLLBACK.")] = False,
+) -> None:
+    """Say how a live experiment stands, decide on it, replay its decisions, start, ramp, stop or resume it."""
+    from flows.experiment_command import check_action, run_action
+
+    check_action(action, coverage)
+    if action == "decide":
+        from grym.config import ensure_home, load_settings
+        from grym.experiment.ledger import check_registered
+        from grym.experiment.loading import find_experiment
+        from grym.store import Store
+
+        settings = load_settings()
+        ensure_home(settings)
+        check_registered(Store(settings.home), find_experiment(settings.root, name))
+        with _session(settings.home, ("altair", "vl_convert")) as server:
+            from flows.experiment import experiment as experiment_flow
+            from flows.experiment_command import show_decided
+            from flows.server import drain
+
+            decided = experiment_flow(name=name, looks=looks, act=act)
+            drain(server.url, decided.flow_run_id, decided.task_runs)
+        show_decided(out, decided)
+    elif not run_action(out, name, action, coverage=coverage, reason=reason, looks=looks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def audit(
+    name: Annotated[str, typer.Argument(help="The experiment whose configuration is audited.")] = "mini-int8",
+    replicates: Annotated[int, typer.Option(help="Simulated experiments.")] = 1_000,
+    units: Annotated[int, typer.Option(help="Units in each of them.")] = 1_000,
+    looks: Annotated[int, typer.Option(help="Looks at each of them.")] = 20,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn; default: the date.")] = None,
+) -> None:
+    """Simulate experiments with identical arms and measure how often a difference is found."""
+    from grym.config import ensure_home, load_settings
+    from grym.experiment.loading import find_experiment
+
+    settings = load_settings()
+    ensure_home(settings)
+    find_experiment(settings.root, name)
+    with _session(settings.home, ()) as server:
+        from flows.audit import audit as audit_flow
+        from flows.server import drain
+
+        done = audit_flow(name=name, replicates=replicates, units=units, looks=looks, seed=seed)
+        drain(server.url, done.flow_run_id, done.task_runs)
+    for rate in done.audit.rates:
+        out.print(rate.sentence, style="" if rate.kept else "yellow", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _NAMED: Final = 5
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text as it can stand in a Markdown table cell."""
     escaped = html.escape(" ".join(text.split()), quote=False)
     return "".join(f"\\{letter}" if letter in "|*_`[]\\" else letter for letter in escaped)
@@ -58,17 +58,17 @@ def summary_markdown(data: RunData, *, report: str, history: pl.DataFrame | None
     """
     wer = data.comparison("wer")
     sentence = wer["sentence"] or "This run has no verdict: nothing could be compared."
-    lines = [f"## {_cell(verdict(wer).text)}", "", _cell(typeset(sentence)), ""]
+    lines = [f"## {cell(verdict(wer).text)}", "", cell(typeset(sentence)), ""]
     rows = summary_table(data)
     if rows:
         names = list(rows[0])
         lines += [
-            f"| {' | '.join(_cell(name) for name in names)} |",
+            f"| {' | '.join(cell(name) for name in names)} |",
             f"|{'|'.join(':--' if name in {'Metric', 'Verdict'} else '--:' for name in names)}|",
-            *(f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in rows),
+            *(f"| {' | '.join(cell(row[name]) for name in names)} |" for row in rows),
             "",
         ]
-    lines += [f"- {_cell(note)}" for note in _notes(data, history)]
+    lines += [f"- {cell(note)}" for note in _notes(data, history)]
     return "\n".join([*lines, "", f"Full report: {_code(report)}. Run {_code(data.run_id)}."]) + "\n"
 
 

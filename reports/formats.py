@@ -39,6 +39,16 @@ def number(value: float | None, digits: int = 0, *, signed: bool = False) -> str
     return (_MINUS if value < 0 else "+" if signed else "") + text
 
 
+def p_text(p: float | None) -> str:
+    """A p-value as people write it.
+
+    Example:
+        >>> p_text(0.0301), p_text(0.0000001), p_text(None)
+        ('0.030', '< 0.001', '–')
+    """  # noqa: RUF002 - the dash stands for a missing value
+    return "< 0.001" if p is not None and p < 0.001 else number(p, 3)  # noqa: PLR2004 - what three decimals can show
+
+
 def percent(fraction: float | None, digits: int = 2, *, signed: bool = False) -> str:
     """A fraction in per cent, without the sign (the unit stands in the header).
 

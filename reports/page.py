@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from grym.errors import StorageError
 from grym.parts import full, is_full
-from reports.formats import MISSING, count, interval, moment, number, percent, shortened, span, typeset
+from reports.formats import MISSING, count, interval, moment, number, p_text, percent, shortened, span, typeset
 from reports.metrics import per_cent
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "percent": percent, "moment": moment, "count": count, "typeset": typeset}
+    environment.filters["p_value"] = p_text
     environment.filters["short"] = lambda text, limit=200: shortened(str(text or ""), limit)
     environment.globals |= {
         "missing": MISSING,

@@ -416,8 +416,8 @@ TABLES: Final[dict[str, Table]] = {
             """
             alert_id text id of the alert
             at time when it was raised (UTC)
-            kind text breaker, failover or health
-            subject text what it is about: model/operation, route or model
+            kind text what raised it, for example breaker, failover, health or audit
+            subject text what it is about: model/operation, route, model or experiment
             severity text warning, error or critical
             status text "new" when it was raised
             message text what happened, as a sentence
@@ -469,6 +469,53 @@ TABLES: Final[dict[str, Table]] = {
             at_ms int when, in milliseconds since 1970 (UTC)
             event_id text id of the event; the same event reported twice is one row
             request_id text the request that was measured
+            """,
+        ),
+        _table(
+            "decisions",
+            "one decision on one version of one experiment",
+            "experiment version decision",
+            """
+            experiment text name of the experiment
+            version int version of its configuration
+            digest text sha256 of the canonical configuration
+            decision text sha256 of the record: the decision's identity
+            at time when it was made (UTC)
+            until_ms int events up to then were counted, in milliseconds since 1970 (UTC); empty means all
+            verdict text INVALID, ROLLBACK, SHIP, HOLD or EQUIVALENT
+            arm text the treatment that the verdict is about, empty if it is about the experiment
+            units int units of all arms
+            srm_p float always-valid p-value of the configured shares
+            metric text the primary metric
+            delta float treatment minus control, in the metric's unit; of the arm, else of the first treatment
+            ci_low float lower end of its always-valid interval, in the metric's unit
+            ci_high float upper end of its always-valid interval, in the metric's unit
+            p_value float its always-valid p-value
+            recommendation text what to do, in plain words
+            record text canonical JSON of everything that went in and came out; it replays to the same bytes
+            """,
+        ),
+        _table(
+            "audits",
+            "one rate measured by one self-audit",
+            "run_id rate",
+            """
+            rate text what was counted: false-positives, false-ships, false-rollbacks or srm-alarms
+            at time when the audit ran (UTC)
+            experiment text name of the audited configuration
+            digest text sha256 of the canonical configuration
+            outcomes text which recorded outcomes both arms drew from
+            generator text named random generator and seed
+            replicates int simulated experiments
+            looks int looks at each of them
+            units int units in each of them
+            hits int replicates in which it happened
+            measured float hits / replicates, a fraction
+            low float lower end of its 95 % Clopper-Pearson interval, a fraction
+            high float upper end of its 95 % Clopper-Pearson interval, a fraction
+            at_most float its one-sided upper 95 % bound, a fraction
+            promise float what was promised, a fraction
+            kept bool whether at_most does not exceed the promise
             """,
         ),
     )

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 VIEWS = ROOT / "reports" / "sql"
 NAMES = (
-    "ab_blame", "ab_by_slice", "ab_clips", "ab_fragility", "ab_radar", "ab_runs", "ab_summary", "ab_trend", "asked_run",
-    "clip_slices", "latency_quantiles", "quarantine_by_reason", "recovery_success", "route_service", "word_confusions",
+    "aa_audits", "ab_blame", "ab_by_slice", "ab_clips", "ab_fragility", "ab_radar", "ab_runs", "ab_summary", "ab_trend",
+    "asked_run", "clip_slices", "latency_quantiles", "quarantine_by_reason", "recovery_success", "route_service",
+    "word_confusions",
 )  # fmt: skip
 DONE, HALF, OTHER, LIVE = (RunRef(f"{name}-1", "2026-11-20") for name in ("done", "half", "other", "live"))
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -112,6 +113,8 @@ def land_done(store: Store) -> None:
     store.land("radar", [place], run=DONE, part="all")
     store.land("words", [word(*fields) for fields in WORDS], run=DONE, part="all")
     store.land("quarantine", [refused(*fields) for fields in REFUSED], run=DONE, part="all")
+    audited = {"experiment": "mini", "rate": "srm-alarms", "at": NOON, "replicates": 100, "hits": 1, "promise": 0.01}
+    store.land("audits", [audited], run=DONE, part="audit")
 
 
 def land_failures(store: Store) -> None:
