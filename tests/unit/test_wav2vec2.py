@@ -117,7 +117,10 @@ def test_forced_alignment_puts_given_words_where_they_are() -> None:
     model = _model()
     right = [(c, t, a) for c, t, a in zip(clips, texts, model.process(clips, Options()), strict=True) if a.text == t]
     for clip, text, answer in right[:5]:
-        assert model.align(clip, text).segments == answer.segments
+        aligned = model.align(clip, text).segments
+        assert [(s.start, s.end, s.text) for s in aligned] == [(s.start, s.end, s.text) for s in answer.segments]
+        wanted = [s.confidence for s in answer.segments]
+        assert [s.confidence for s in aligned] == pytest.approx(wanted, abs=1e-6)
     with pytest.raises(ModelError, match="no token"):
         model.align(clips[0], "über")
 

@@ -19,7 +19,6 @@ Kind = Literal["fp32", "bf16", "int8"]
 PACKED_ROWS = 256
 INT8_LEVELS = 127
 FULL_BITS = 8
-SIGN_BIT = 128
 ROWS = 16
 SMALLEST_STEP = 1e-10
 
@@ -102,6 +101,9 @@ class _Int8(Dense):
 
     A scale per row is what makes int8 usable in the front end: loud and quiet frames differ by orders of magnitude,
     and with one scale for all of them the quiet ones vanish. It also keeps rows independent of each other.
+
+    A CPU without VNNI adds two products of a byte each in 16 bits and cuts off what does not fit. What is multiplied
+    has 7 bits there: two products of at most 127 times 127 always fit.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.dtype, *, gelu: bool) -> None:
@@ -110,6 +112,7 @@ class _Int8(Dense):
         self._weight = torch.ops.onednn.qlinear_prepack(levels, None)
         self._zeros = torch.zeros(weight.shape[0], dtype=torch.int64)
         self._bias = None if bias is None else bias.float()
+        self._middle = 1 << (activation_bits() - 1)
 
     def forward(self, states: torch.Tensor, window: Window | None = None) -> torch.Tensor:
         states = states.float()
@@ -117,12 +120,24 @@ class _Int8(Dense):
         if window is not None:
             peaks = peaks.unfold(0, window.length, window.step).amax(dim=1)
             states = window.rows(states)
-        steps = (peaks / INT8_LEVELS).clamp_min(SMALLEST_STEP)[:, None]
-        # oneDNN wants unsigned levels: flipping the sign bit adds 128
-        levels = (states * steps.reciprocal()).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(SIGN_BIT)
+        steps = (peaks / (self._middle - 1)).clamp_min(SMALLEST_STEP)[:, None]
+        # oneDNN wants unsigned levels
+        levels = (states * steps.reciprocal()).round_().add_(self._middle).to(torch.uint8)
         levels = levels if window is not None else filled(levels)
         result = torch.ops.onednn.qlinear_pointwise(
-            levels, 1.0, SIGN_BIT, self._weight, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
+            levels,
+            1.0,
+            self._middle,
+            self._weight,
+            self._scales,
+            self._zeros,
+            None,
+            1.0,
+            0,
+            torch.float32,
+            "none",
+            [],
+            "",
         )
         result = result[: steps.shape[0]]
         result = result.mul_(steps) if self._bias is None else torch.addcmul(self._bias, result, steps)
@@ -161,7 +176,7 @@ def dense(
     """
     weight, bias = weight.detach(), None if bias is None else bias.detach()
     if kind == "int8":
-        return (_Int8 if activation_bits() == FULL_BITS else _Int8Plain)(weight, bias, out, gelu=gelu)
+        return (_Int8 if onednn(torch.float32) else _Int8Plain)(weight, bias, out, gelu=gelu)
     number = torch.bfloat16 if kind == "bf16" else torch.float32
     return (_Packed if onednn(number) else _Plain)(weight, bias, number, out, gelu=gelu)
 
@@ -191,7 +206,7 @@ def onednn(number: torch.dtype) -> bool:
 
 def activation_bits() -> int:
     """Bits of an activation in int8 products: 8, or 7 where the CPU would overflow with 8."""
-    return FULL_BITS if onednn(torch.float32) and torch.cpu._is_vnni_supported() else FULL_BITS - 1
+    return FULL_BITS if torch.cpu._is_vnni_supported() else FULL_BITS - 1
 
 
 def has_bf16() -> bool:
