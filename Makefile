@@ -67,7 +67,7 @@ corpus: $(STAMP)
 	$(BIN)/python -m grym.corpus.digits --split test --voices 16 --per-voice 28 --seed 7 --out datasets/digits/test
 	$(BIN)/python -m grym.corpus.digits --split train --voices 16 --per-voice 7 --seed 7 --out datasets/digits/train
 	$(BIN)/python -m grym.corpus.sounds --split test --per-label 10 --mixtures 108 --seed 7 --out datasets/sounds/test
-	$(BIN)/python -m grym.corpus.sounds --split train --per-label 20 --mixtures 40 --seed 7 --out datasets/sounds/train
+	$(BIN)/python -m grym.corpus.sounds --split train --per-label 20 --mixtures 20 --seed 7 --out datasets/sounds/train
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .coverage*

@@ -16,7 +16,7 @@ from grym.corpus.sounds import LABELS, draw, read_caption, score_answer
 from grym.corpus.sounds.bundle import clips, main, row
 
 ROOT = Path(__file__).resolve().parents[2] / "datasets"
-PLAN = {"test": (10, 108), "train": (20, 40)}
+PLAN = {"test": (10, 108), "train": (20, 20)}
 
 
 def bundled(split: str) -> Manifest:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from grym.corpus.sounds.clip import SoundClip
 
-# 26 kbit/s: libsndfile's scale goes from 256 kbit/s (0) to 6 kbit/s (1).
-COMPRESSION: Final = 1 - (26_000 - 6_000) / 250_000
+# 30 kbit/s: libsndfile's scale goes from 256 kbit/s (0) to 6 kbit/s (1).
+COMPRESSION: Final = 1 - (30_000 - 6_000) / 250_000
 COLUMNS: Final = (
     "id", "audio_filepath", "duration", "text", "label", "mixture", "relation", "noise", "noise_kind",
     "question1", "answer1", "question2", "answer2",
