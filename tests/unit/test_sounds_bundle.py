@@ -53,7 +53,7 @@ def test_the_bundle_has_what_its_card_says(split):
 
 @pytest.mark.parametrize("split", ["test", "train"])
 def test_the_bundle_can_be_made_again(split):
-    """Drawn anew with seed 7, the rows are the stored ones, and the audio sounds like the stored file."""
+    """Drawn anew with seed 7, the rows are the stored ones, and the stored audio is the same wave but for its codec."""
     per_label, _ = PLAN[split]
     entries = {entry.key: entry for entry in bundled(split).entries}
     size = per_label * len(LABELS)
@@ -68,7 +68,9 @@ def test_the_bundle_can_be_made_again(split):
         assert abs(stored.size - clip.samples.size) < 400
         heard, made = bands(stored), bands(clip.samples)
         loud = made > made.max() - 30  # Opus may leave out what other bands hide
-        assert np.abs(heard - made)[loud].max() < 4, clip.id
+        assert np.abs(heard - made)[loud].max() < 6, clip.id
+        size_heard = min(stored.size, clip.samples.size)
+        assert np.corrcoef(stored[:size_heard], clip.samples[:size_heard])[0, 1] > 0.8, clip.id
 
 
 def test_a_split_can_be_written(tmp_path, capsys):
