@@ -32,6 +32,14 @@ _TITLES: Final = {
     "normalizer": "Normaliser", "compounds": "Compounds", "fillers": "Fillers", "weighting": "Weight",
     "cluster": "Independent",
 }  # fmt: skip
+_TESTS: Final = {
+    "mapsswe": "Matched pairs of segments (MAPSSWE), Z",
+    "mcnemar": "McNemar, exact: only the first arm right",
+    "sign": "Sign, exact: second arm worse",
+    "wilcoxon": "Wilcoxon, signed ranks",
+    "bootstrap": "Bootstrap of whole clusters, 10 000 draws",
+    "equivalence": "Equivalence, two one-sided tests",
+}
 _KINDS: Final = {"a better": "a", "b better": "b", "equivalent": "same", "cannot tell": "open"}
 
 
@@ -65,6 +73,7 @@ class Behind:
         looks: rows of table ``looks``.
         looks_charts: the interval at each look.
         noise: rows of table ``noise``.
+        tests: the tests that papers report: name, what they are of, how many, and what they say.
         groups: the blame list.
         difference: what its parts add up to, as a fraction.
         spans: rows of table ``radar`` that are shown.
@@ -80,6 +89,7 @@ class Behind:
     looks: tuple[Mapping[str, Any], ...]
     looks_charts: tuple[Chart, ...]
     noise: tuple[Mapping[str, Any], ...]
+    tests: tuple[Mapping[str, Any], ...]
     groups: tuple[Group, ...]
     difference: float
     spans: tuple[Mapping[str, Any], ...]
@@ -111,6 +121,7 @@ def behind(data: RunData, labels: tuple[str, str]) -> Behind:
         looks=looks,
         looks_charts=tuple(_looks_charts(looks, labels)),
         noise=tuple(data.table("noise").sort("arm").to_dicts()),
+        tests=tuple(_tests(data)),
         groups=groups,
         difference=groups[0].shown + groups[0].rest if groups else 0.0,
         spans=shown,
@@ -146,6 +157,14 @@ def fragility_of(data: RunData, labels: tuple[str, str]) -> Fragility | None:
         for row in rows
     ]
     return summed(analyses, analyses[0].choice, labels)
+
+
+def _tests(data: RunData) -> Iterator[Mapping[str, Any]]:
+    rows = {row["test"]: row for row in data.table("tests").to_dicts()}
+    for name, title in _TESTS.items():
+        if name in rows:
+            row = rows[name]
+            yield row | {"title": title, "interval": interval(per_cent(row["ci_low"]), per_cent(row["ci_high"]), 2)}
 
 
 def _strip(found: Fragility, labels: tuple[str, str]) -> Iterator[tuple[str, bool, str]]:
