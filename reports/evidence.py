@@ -28,7 +28,7 @@ _VALUES: Final = 4
 _SPANS: Final = 12
 _SLICES: Final = 8
 _CLIPS: Final = 36
-_TITLES: Final = {
+CHOICES: Final = {
     "normalizer": "Normaliser", "compounds": "Compounds", "fillers": "Fillers", "weighting": "Weight",
     "cluster": "Independent",
 }  # fmt: skip
@@ -112,23 +112,23 @@ def behind(data: RunData, labels: tuple[str, str]) -> Behind:
     # What was heard otherwise says more than what was added or missed.
     ordered = sorted(spans.to_dicts(), key=lambda row: row["kind"] != "heard otherwise")
     looks = tuple(data.table("looks").sort("look").to_dicts())
-    shown = tuple(ordered[:_SPANS])
+    listed = tuple(ordered[:_SPANS])
     first = [row["examples"][0] for group in groups for row in group.rows if row["examples"]]
     return Behind(
         fragility=found,
         strip=tuple(_strip(found, labels)) if found else (),
-        choices=tuple((_TITLES[c], _value(c, v), n, of) for c, v, n, of in by_choice(found)) if found else (),
+        choices=tuple((CHOICES[c], shown(c, v), n, of) for c, v, n, of in by_choice(found)) if found else (),
         looks=looks,
         looks_charts=tuple(_looks_charts(looks, labels)),
         noise=tuple(data.table("noise").sort("arm").to_dicts()),
         tests=tuple(_tests(data)),
         groups=groups,
         difference=groups[0].shown + groups[0].rest if groups else 0.0,
-        spans=shown,
+        spans=listed,
         span_count=spans.height,
         span_clips=spans["clip_id"].n_unique(),
         rates=_rates(data, int(spans["errors"].sum()), int(spans["reference_words"].sum())),
-        asked=tuple(dict.fromkeys([*first, *(str(row["clip_id"]) for row in shown)]))[:_CLIPS],
+        asked=tuple(dict.fromkeys([*first, *(str(row["clip_id"]) for row in listed)]))[:_CLIPS],
     )
 
 
@@ -183,7 +183,8 @@ def _span(d: Difference) -> str:
     return interval(per_cent(d.ci_low), per_cent(d.ci_high), 2)
 
 
-def _value(name: str, value: str) -> str:
+def shown(name: str, value: str) -> str:
+    """A choice of scoring in words."""
     return value if name == "normalizer" else said(name, value)
 
 
