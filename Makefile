@@ -15,7 +15,7 @@ help:
 	@echo "make deploy put pools, limits and deployments on the Prefect server"
 	@echo "make test   everything that has to hold: linters, types, tests, coverage"
 	@echo "make chaos  kills, full disks and floods, for real: long"
-	@echo "make bench  measure speed and memory beside what was promised: quiet machine, about 20 minutes"
+	@echo "make bench  measure speed and memory beside what was promised: rates at 10 000 replicates; quiet machine, about 40 minutes"
 	@echo "make train  train wav2vec2-mini (espeak-ng; GRYM_FSDD for real speech)"
 	@echo "make corpus generate the bundled corpora again (espeak-ng for digits)"
 	@echo "make doctor say what is missing"

@@ -17,18 +17,20 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from scipy.special import betaincinv
 
+from benchmarks.figures import FULL, QUICK, Figure, rate, share
 from grym.compare.early_stop import MIN_CLIPS, MIN_DIFFERING, look, student, tuning, walk, width
 from grym.compare.wording import MIN_CLUSTERS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     import numpy.typing as npt
 
     Ints = npt.NDArray[np.int64]
 
 SEED: Final = 20261120
-REPLICATES: Final = 10_000
 CHECKED: Final = 20
 """Replicates of each generator that are also walked by :func:`grym.compare.early_stop.look` itself."""
 MARGIN: Final = 0.005
@@ -94,7 +96,7 @@ APART: Final = (
 )
 
 
-def run(replicates: int = REPLICATES) -> dict[str, Any]:
+def run(replicates: int = FULL) -> dict[str, Any]:
     """Everything: a few minutes on one core with 10 000 replicates of each generator."""
     return {
         "benchmark": "early stop",
@@ -109,13 +111,25 @@ def run(replicates: int = REPLICATES) -> dict[str, Any]:
     }
 
 
+def measure(folder: Path, *, quick: bool = False) -> Iterator[Figure]:  # noqa: ARG001 - nothing is written
+    """How often an early stop is wrong, and how many clips it saves."""
+    replicates = QUICK if quick else FULL
+    found = run(replicates)
+    for kind in ("equal_systems", "at_the_margin", "apart"):
+        for row in found[kind]:
+            name = f"early stop wrong, {row['generator']['name']}"
+            yield from rate(name, row["wrong"], at_most=ALPHA, full=not quick)
+            if kind == "apart":
+                yield Figure(f"clips used, {row['generator']['name']}", 100 * row["clips_used_mean"], "%")
+
+
 def _measure(generator: Generator, wrong: set[str], replicates: int) -> dict[str, Any]:
     """How often a walk ends with a wrong verdict, how often with a winner, and the share of clips it used."""
     ends = [_walk(generator, seed) for seed in range(replicates)]
     used = np.array([share for _, share in ends])
     return {
         "generator": asdict(generator),
-        "wrong": _share(sum(verdict in wrong for verdict, _ in ends), replicates),
+        "wrong": share(verdict in wrong for verdict, _ in ends),
         "verdicts": {name: sum(v == name for v, _ in ends) / replicates for name in sorted({v for v, _ in ends})},
         "clips_used_mean": round(float(used.mean()), 4),
         "clips_used_median": round(float(np.median(used)), 4),
@@ -208,16 +222,10 @@ def _decide(difference: float, se: float, groups: int, count: int, planned: int,
     return "b better" if difference < 0 else "a better"
 
 
-def _share(count: int, total: int) -> dict[str, float]:
-    """Rate with the upper end of its one-sided 95 % Clopper-Pearson interval."""
-    at_most = float(betaincinv(count + 1, total - count, 0.95)) if count < total else 1.0
-    return {"rate": count / total, "at_most": round(at_most, 5)}
-
-
 def main() -> None:
     """Print one JSON object."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--replicates", type=int, default=REPLICATES, help="data sets of each generator")
+    parser.add_argument("--replicates", type=int, default=FULL, help="data sets of each generator")
     print(json.dumps(run(parser.parse_args().replicates), indent=2))
 
 

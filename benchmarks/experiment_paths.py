@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import duckdb
 import numpy as np
 
+from benchmarks.figures import Figure
 from grym.experiment.assignment import Assigner
 from grym.experiment.collector import Collector
 from grym.experiment.config import Arm, Experiment, Hash, Holdout, Metric, Namespace
@@ -30,7 +31,7 @@ from grym.experiment.registry import register
 from grym.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 IDS: Final = 300_000
 BATCH: Final = 100  # events in one call of the collector, as a busy service would hand them over
@@ -56,6 +57,18 @@ def run(events: int = EVENTS) -> dict[str, Any]:
         "collector": collector(),
         "statistics": statistics(events),
     }
+
+
+def measure(folder: Path, *, quick: bool = False) -> Iterator[Figure]:  # noqa: ARG001 - makes its own
+    """What was promised of live traffic's path."""
+    for name, found in assignment().items():
+        promise = 300_000 if "," not in name else None
+        yield Figure(f"assignment, {name}", found["batch"]["per_second_wall"], "units/s", promise, detail=found)
+    found = collector()
+    yield Figure("collector", found["per_second_wall"], "events/s", 20_000, detail=found)
+    sums = statistics(EVENTS // 10 if quick else EVENTS)
+    promise = None if quick else 4.0
+    yield Figure(f"statistics of {sums['events']:,} events", sums["wall_seconds"], "s", promise, "at most", detail=sums)
 
 
 def assignment() -> dict[str, Any]:

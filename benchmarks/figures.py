@@ -12,12 +12,20 @@ import statistics
 import sys
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from scipy.special import betaincinv
 
 from grym.environment import hardware, versions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+
+FULL: Final = 10_000
+"""Replicates behind every rate that was promised."""
+QUICK: Final = 1_000
+"""Replicates of a quick run, which reports rates and judges none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,48 @@ class Figure:
         aim = "" if self.aim is None else f", aim {self.aim:g}"
         verdict = {None: "", True: "holds", False: "DOES NOT HOLD"}[self.holds]
         return f"{self.name:<58} {self.value:>10.2f} {self.unit:<9} {promise + aim:<26} {verdict}".rstrip()
+
+
+def share(hits: Iterable[object]) -> dict[str, float]:
+    """A rate, how many replicates it rests on, and its exact 95 % bounds (Clopper and Pearson).
+
+    ``low`` and ``high`` are two-sided; ``at_least`` and ``at_most`` one-sided: a promise "at most" is shown to hold if
+    ``at_most`` keeps it.
+    """
+    said = [bool(hit) for hit in hits]
+    count, total = sum(said), len(said)
+
+    def lower(tail: float) -> float:
+        return float(betaincinv(count, total - count + 1, tail)) if count else 0.0
+
+    def upper(tail: float) -> float:
+        return float(betaincinv(count + 1, total - count, 1 - tail)) if count < total else 1.0
+
+    bounds = {"low": lower(0.025), "high": upper(0.025), "at_least": lower(0.05), "at_most": upper(0.05)}
+    return {"rate": count / total, "replicates": total, **{name: round(value, 5) for name, value in bounds.items()}}
+
+
+def rate(
+    name: str, found: Mapping[str, Any], *, at_most: float | None = None, at_least: float | None = None, full: bool
+) -> Iterator[Figure]:
+    """A rate in per cent: the bound that has to keep each promise, or the rate itself if nothing was promised.
+
+    Args:
+        name: what was measured.
+        found: of :func:`share`.
+        at_most: promised upper limit, as a fraction.
+        at_least: promised lower limit, as a fraction.
+        full: whether there were enough replicates; else promises are not judged.
+    """
+    detail = dict(found)
+    if at_least is not None:
+        floor = 100 * at_least if full else None
+        yield Figure(f"{name}: at least", 100 * found["at_least"], "%", floor, "at least", detail=detail)
+    if at_most is not None:
+        floor = 100 * at_most if full else None
+        yield Figure(f"{name}: at most", 100 * found["at_most"], "%", floor, "at most", detail=detail)
+    if at_least is None and at_most is None:
+        yield Figure(name, 100 * found["rate"], "%", detail=detail)
 
 
 def median(values: Sequence[float]) -> float:

@@ -4,7 +4,7 @@ Equal arms from named, seeded generators are looked at up to 200 times; what cou
 difference. Each rate stands with the number of replicates behind it and the exact bounds of Clopper and Pearson
 (``at_most``: one-sided, 95 %). One thread, no models, no files.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.live_rates [NAME…]   # half a minute of one core; REPLICATES=1000 for a tenth
+    OMP_NUM_THREADS=1 python -m benchmarks.live_rates [NAME…]   # two minutes of one core; REPLICATES=1000 for a tenth
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from scipy.special import betaincinv
 from scipy.stats import norm
 
+from benchmarks.figures import FULL, QUICK, Figure, rate, share
 from grym.experiment import srm
 from grym.experiment.cuped import Contrast, contrast
 from grym.experiment.effects import EARLY
@@ -30,6 +30,7 @@ from grym.experiment.sequential import MIN_UNITS, multiplier, p_value, planned_t
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     Draw = Callable[[np.random.Generator, int, int], Moments]  # replicates, units -> moments of a batch
 
 SEED: Final = 20261120
-REPLICATES: Final = 10_000
 ALPHA: Final = 0.05
 LOOKS: Final = 200
 STEP: Final = 5  # units of the smaller arm between looks
@@ -77,13 +77,13 @@ def _wer(rng: np.random.Generator, rows: int, n: int) -> Moments:
     return Moments.from_arrays(rng.poisson(rate * words), words, rate + 0.03 * rng.standard_normal(rate.shape))
 
 
-# Draws, kind, what they are, units of the smaller arm between looks, ratios of the arms, part of the replicates.
-GENERATORS: Final[dict[str, tuple[Draw, Kind, str, int, tuple[int, ...], float]]] = {
-    "normal": (_normal, "mean", "normal, mean 1, sd 1", STEP, (1, 9), 1.0),
-    "rare 1 %": (_happened(0.01), "proportion", "Bernoulli, 0.01", 50, (1, 9), 1.0),
-    "rare 0.1 %": (_happened(0.001), "proportion", "Bernoulli, 0.001", 500, (1, 9), 1.0),
-    "lognormal": (_lognormal(1.0), "mean", "log-normal, sd 1 of the logarithm (skewness 6)", STEP, (1, 9), 1.0),
-    "heavy": (_lognormal(2.0), "mean", "log-normal, sd 2 of the logarithm (skewness 414)", STEP, (1,), 1.0),
+# Draws, kind, what they are, units of the smaller arm between looks, ratios of the arms.
+GENERATORS: Final[dict[str, tuple[Draw, Kind, str, int, tuple[int, ...]]]] = {
+    "normal": (_normal, "mean", "normal, mean 1, sd 1", STEP, (1, 9)),
+    "rare 1 %": (_happened(0.01), "proportion", "Bernoulli, 0.01", 50, (1, 9)),
+    "rare 0.1 %": (_happened(0.001), "proportion", "Bernoulli, 0.001", 500, (1, 9)),
+    "lognormal": (_lognormal(1.0), "mean", "log-normal, sd 1 of the logarithm (skewness 6)", STEP, (1, 9)),
+    "heavy": (_lognormal(2.0), "mean", "log-normal, sd 2 of the logarithm (skewness 414)", STEP, (1,)),
     "wer": (
         _wer,
         "ratio",
@@ -93,16 +93,15 @@ GENERATORS: Final[dict[str, tuple[Draw, Kind, str, int, tuple[int, ...], float]]
         ),
         STEP,
         (1,),
-        0.2,
     ),
 }
 
 
-def peeking(replicates: int = REPLICATES) -> Iterator[tuple[str, Any]]:
+def peeking(replicates: int = FULL) -> Iterator[tuple[str, Any]]:
     """False positives of 200 looks, the first at the minimum, the last at the plan."""
-    for name, (_, _, text, step, ratios, part) in GENERATORS.items():
+    for name, (_, _, text, step, ratios) in GENERATORS.items():
         for odds in ratios:
-            hits = _any_difference(name, int(part * replicates), odds)
+            hits = _any_difference(name, replicates, odds)
             label = f"{name}, {'50:50' if odds == 1 else '90:10'}"
             yield label, {"generator": text, "looks": LOOKS, "planned_units": _size(step), **share(hits)}
     hits = _any_difference("normal", replicates, 1, planned=MIN_UNITS)
@@ -111,7 +110,7 @@ def peeking(replicates: int = REPLICATES) -> Iterator[tuple[str, Any]]:
 
 def _any_difference(name: str, replicates: int, odds: int, planned: int = 0) -> list[bool]:
     """Whether any look finds a difference, for every replicate; the first arm is ``odds`` times as large."""
-    draw, kind, _, step, _, _ = GENERATORS[name]
+    draw, kind, _, step, _ = GENERATORS[name]
     planned = planned or _size(step)
     hits: list[bool] = []
     for rng, rows in _blocks(replicates, [*name.encode(), odds, planned]):
@@ -132,11 +131,11 @@ def _looks(draw: Draw, rng: np.random.Generator, rows: int, step: int, times: in
     return Moments(*columns)
 
 
-def quantile(replicates: int = REPLICATES) -> Iterator[tuple[str, Any]]:
+def quantile(replicates: int = FULL) -> Iterator[tuple[str, Any]]:
     """False positives of the p95 of three latencies to a unit, five looks from 200 to 1000 units per arm."""
     looks, planned, values = range(200, 1001, 200), 1000, 3
     hits: list[bool] = []
-    for rng, rows in _blocks(replicates // 10, [95]):
+    for rng, rows in _blocks(replicates, [95]):
         own = rng.standard_normal((rows, 2, planned, 1))
         seconds = np.exp(-2 + 0.3 * own + 0.4 * rng.standard_normal((rows, 2, planned, values)))
         hits += [any(_quantile_p(pair[:, :n], n / planned) < ALPHA for n in looks) for pair in seconds]
@@ -150,7 +149,7 @@ def _quantile_p(pair: Floats, part: float) -> float:
     return 1.0 if np.isnan(found.variance) else float(_p(found, np.asarray(part)))
 
 
-def guardrail(replicates: int = REPLICATES) -> Iterator[tuple[str, Any]]:
+def guardrail(replicates: int = FULL) -> Iterator[tuple[str, Any]]:
     """With a harm of exactly the margin: how often a guardrail is called broken, how often held, in 200 looks."""
     broken: list[bool] = []
     held: list[bool] = []
@@ -163,7 +162,7 @@ def guardrail(replicates: int = REPLICATES) -> Iterator[tuple[str, Any]]:
     yield "held", share(held)
 
 
-def power(replicates: int = REPLICATES) -> Iterator[tuple[str, Any]]:
+def power(replicates: int = FULL) -> Iterator[tuple[str, Any]]:
     """How often the effect that was planned for with power 0.8 is found by the planned end, and how early."""
     effect = float(multiplier(planned_time(ALPHA), ALPHA)) + float(norm.ppf(0.8))  # in standard errors at the end
     stops: list[float] = []
@@ -190,7 +189,7 @@ def width(replicates: int = 0) -> Iterator[tuple[str, Any]]:  # noqa: ARG001 - n
         yield f"{part:g} of the plan", round(float(multiplier(part * planned_time(ALPHA), ALPHA)) / once, 4)
 
 
-def mismatch(replicates: int = REPLICATES) -> Iterator[tuple[str, Any]]:
+def mismatch(replicates: int = FULL) -> Iterator[tuple[str, Any]]:
     """False alarms of the sample ratio over 100 looks, and how soon a mismatch is found."""
     for shares, units in (((0.5, 0.5), 20), ((0.5, 0.5), 1000), ((0.9, 0.1), 100), ((0.4, 0.4, 0.2), 100)):
         hits: list[bool] = []
@@ -238,17 +237,6 @@ def flips(replicates: int = 0) -> Iterator[tuple[str, Any]]:  # noqa: ARG001 - 2
     yield "flips_of_the_delta_method", int((absolute != usual).sum())
 
 
-def share(hits: list[bool]) -> dict[str, float]:
-    """Rate with its two-sided 95 % Clopper-Pearson bounds, and the one-sided upper 95 % bound."""
-    count, total = sum(hits), len(hits)
-    bounds = {
-        "low": float(betaincinv(count, total - count + 1, 0.025)) if count else 0.0,
-        "high": float(betaincinv(count + 1, total - count, 0.975)) if count < total else 1.0,
-        "at_most": float(betaincinv(count + 1, total - count, 0.95)) if count < total else 1.0,
-    }
-    return {"rate": count / total, "replicates": total, **{name: round(value, 5) for name, value in bounds.items()}}
-
-
 PARTS: Final[dict[str, Callable[[int], Iterator[tuple[str, Any]]]]] = {
     "width": width,
     "flips": flips,
@@ -260,7 +248,7 @@ PARTS: Final[dict[str, Callable[[int], Iterator[tuple[str, Any]]]]] = {
 }
 
 
-def run(replicates: int = REPLICATES, names: list[str] | None = None) -> dict[str, Any]:
+def run(replicates: int = FULL, names: list[str] | None = None) -> dict[str, Any]:
     """Everything, or the named parts, as JSON can say it; each number is noted on stderr as soon as it is known."""
     found: dict[str, Any] = {"seed": SEED, "alpha": ALPHA, "minimum_units_per_arm": MIN_UNITS}
     started = time.process_time()
@@ -271,6 +259,26 @@ def run(replicates: int = REPLICATES, names: list[str] | None = None) -> dict[st
             said = f"{time.process_time() - started:7.1f} s  {name}: {label}: {json.dumps(value)}"
             print(said, file=sys.stderr, flush=True)
     return found
+
+
+def measure(folder: Path, *, quick: bool = False) -> Iterator[Figure]:  # noqa: ARG001 - nothing is written
+    """What was promised of live decisions: peeking, width, sample ratio, display, guardrails."""
+    found, full = run(QUICK if quick else FULL), not quick
+    for name, rates in found["peeking"].items():
+        yield from rate(f"peeking, {name}", rates, at_most=ALPHA, full=full)
+    for name, rates in found["quantile"].items():
+        yield from rate(f"peeking, {name}", rates, at_most=ALPHA, full=full)
+    yield Figure("width at the planned n against one look", found["width"]["1 of the plan"], "", 1.6, "at most")
+    for name, rates in found["srm"].items():
+        if isinstance(rates, dict):
+            yield from rate(f"sample ratio, false alarms, {name}", rates, at_most=srm.ALPHA, full=full)
+        else:
+            yield Figure(f"sample ratio, {name}", rates, "units")
+    shown = found["flips"]
+    yield Figure("flips between display units", shown["flips"], f"of {FLIPS}", 0, "at most", detail=shown)
+    for name, rates in found["guardrail"].items():
+        yield from rate(f"guardrail called {name} at its margin", rates, at_most=ALPHA, full=full)
+    yield from rate("planned effect found by the plan", found["power"]["found"], at_least=0.8, full=full)
 
 
 def _plain(total: Floats, squares: Floats, n: int) -> Moments:
@@ -302,4 +310,4 @@ def _blocks(replicates: int, key: list[int]) -> Iterator[tuple[np.random.Generat
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(int(os.environ.get("REPLICATES", REPLICATES)), sys.argv[1:]), indent=1))
+    print(json.dumps(run(int(os.environ.get("REPLICATES", FULL)), sys.argv[1:]), indent=1))

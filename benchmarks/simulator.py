@@ -13,15 +13,18 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from grym.experiment.audit import Audit, Measured, audit
+from benchmarks.figures import FULL, QUICK, Figure, rate, share
+from grym.experiment.audit import Audit, audit
 from grym.experiment.config import Arm, Experiment, Metric
 from grym.experiment.simulator import GENERATOR, Simulator, Traffic, synthetic
 from grym.store import Store
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 SEED: Final = 20261120
-REPLICATES: Final = 10_000
 TRAFFIC: Final = Traffic(units=1_000, requests=2.0)
 LOOKS: Final = 20
 ARMS: Final = (Arm("a", 0.5, "one"), Arm("b", 0.5, "two"))
@@ -30,7 +33,7 @@ EXPERIMENT: Final = Experiment(
 )
 
 
-def run(replicates: int = REPLICATES) -> dict[str, Any]:
+def run(replicates: int = FULL) -> dict[str, Any]:
     """Everything, as JSON can say it."""
     same = audit(EXPERIMENT, synthetic(EXPERIMENT), replicates=replicates, traffic=TRAFFIC, looks=LOOKS, seed=SEED)
     return {
@@ -43,29 +46,34 @@ def run(replicates: int = REPLICATES) -> dict[str, Any]:
     }
 
 
+def measure(folder: Path, *, quick: bool = False) -> Iterator[Figure]:  # noqa: ARG001 - makes its own
+    """False findings of identical arms over the whole path, and what becomes of a treatment that is better."""
+    found, full = run(QUICK if quick else FULL), not quick
+    for name, rates in found["identical_arms"].items():
+        limit = 0.01 if name == "srm-alarms" else 0.05
+        yield from rate(f"identical arms, {name.replace('-', ' ')}", rates, at_most=limit, full=full)
+    different = found["different_arms"]
+    yield from rate("a quarter fewer errors, shipped", different["shipped"], full=full)
+    missed = different["missed_at_any_look"]
+    yield from rate("a quarter fewer errors, missed by an interval of any look", missed, at_most=0.05, full=full)
+    for name, seconds in found["speed"].items():
+        yield Figure(f"one simulated experiment, {name.replace('_', ' ')}", seconds, "s")
+
+
 def _rates(found: Audit) -> dict[str, Any]:
-    return {rate.rate: _said(rate) for rate in found.rates}
+    return {one.rate: share(number < one.hits for number in range(one.replicates)) for one in found.rates}
 
 
 def _different(replicates: int) -> dict[str, Any]:
     """The treatment makes a quarter fewer errors: how often it ships, how often every look's interval holds that."""
     simulator = Simulator(EXPERIMENT, synthetic(EXPERIMENT, factor=0.75), TRAFFIC, looks=LOOKS, seed=SEED)
-    truth, shipped, missed = simulator.truth("wer", "b"), 0, 0
+    truth, shipped, missed = simulator.truth("wer", "b"), [], []
     for number in range(replicates):
         looks = simulator.fast(number)
-        shipped += any("SHIP" in look.verdicts for look in looks)
+        shipped.append(any("SHIP" in look.verdicts for look in looks))
         ends = [(one.low, one.high) for look in looks for one in look.effects]
-        missed += any(low is not None and high is not None and not low <= truth <= high for low, high in ends)
-    return {
-        "truth": round(truth, 6),
-        "shipped": _said(Measured("shipped", shipped, replicates, 1.0)),
-        "missed_at_any_look": _said(Measured("missed", missed, replicates, 0.05)),
-    }
-
-
-def _said(rate: Measured) -> dict[str, float]:
-    named = {"rate": rate.measured, "low": rate.low, "high": rate.high, "at_most": rate.at_most}
-    return {name: round(value, 5) for name, value in named.items()} | {"replicates": rate.replicates}
+        missed.append(any(low is not None and high is not None and not low <= truth <= high for low, high in ends))
+    return {"truth": round(truth, 6), "shipped": share(shipped), "missed_at_any_look": share(missed)}
 
 
 def _speed() -> dict[str, float]:
@@ -82,4 +90,4 @@ def _speed() -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(int(os.environ.get("REPLICATES", REPLICATES))), indent=1))
+    print(json.dumps(run(int(os.environ.get("REPLICATES", FULL))), indent=1))

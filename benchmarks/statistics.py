@@ -17,18 +17,18 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from scipy.special import betaincinv
 
+from benchmarks.figures import FULL, QUICK, Figure, rate, share
 from grym.compare.alignment import align
 from grym.compare.bootstrap import cluster_bootstrap
 from grym.compare.clustered import Sums, delta_of
 from grym.compare.verdict import verdict_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
 SEED: Final = 20261120
-DATA_SETS: Final = 10_000
 WER: Final = 0.10
 GENERATOR: Final = (
     "speakers-lognormal: each speaker has 10 to 40 clips (uniform) of 1 + Poisson(10) words; each system has a WER of "
@@ -40,6 +40,52 @@ GENERATOR: Final = (
 def run() -> dict[str, Any]:
     """Everything: a few minutes on one core."""
     return {"seed": SEED, "speed": speed(), "rates": rates()}
+
+
+def measure(folder: Path, *, quick: bool = False) -> Iterator[Figure]:
+    """What was promised of offline comparisons: speed, false positives, coverage."""
+    fast = speed()
+    promised = {"count": ("10 000 pairs counted", 0.1), "align": ("10 000 pairs aligned", 0.3)}
+    promised["bootstrap_40_speakers"] = ("10 000 draws of 2 640 clips of 40 speakers", 0.1)
+    for name, (label, promise) in promised.items():
+        seconds = fast[f"{name}_seconds"]
+        yield Figure(label, seconds["best"], "s", promise, "at most", detail=seconds)
+    clips = fast["bootstrap_2640_clips_as_clusters_seconds"]
+    yield Figure("10 000 draws of 2 640 clips, each its own cluster", clips["best"], "s", detail=clips)
+    seconds = report_seconds(folder)
+    yield Figure("report: 2 models, 2 640 clips, 20 slices", seconds["best"], "s", 5, "at most", detail=seconds)
+    found, full = rates(QUICK if quick else FULL), not quick
+    false = found["false_positives_20_speakers"]
+    yield from rate("false positives, default verdict", false["verdict"], at_least=0.04, at_most=0.06, full=full)
+    yield from rate("false positives, clips as independent", false["clips_taken_as_independent"], full=full)
+    for speakers in (12, 40):
+        for method, said in found[f"coverage_{speakers}_speakers"].items():
+            label = f"coverage, {speakers} speakers, {method.replace('_', ' ')}"
+            yield from rate(label, said, at_least=0.93, at_most=0.97, full=full)
+
+
+def report_seconds(folder: Path) -> dict[str, float]:
+    """From three files to the page: all pairs of tests, evidence, 20 slices."""
+    from grym.compare.scoreboard import Rules, score_files
+    from reports.scoreboard import render_scoreboard
+
+    references, hypotheses = _texts(2_640)
+    others = _texts(2_640, seed=SEED + 1, given=references)[1]
+    rows = [{"id": f"s{i % 40:02d}-{i:05d}", "speaker": f"s{i % 40:02d}"} for i in range(len(references))]
+    columns = {"level": 5, "place": 5, "length": 5, "device": 5}
+    rng = np.random.default_rng(SEED)
+    slices = [{name: f"{name}{rng.integers(0, values)}" for name, values in columns.items()} for _ in rows]
+    said = {"ref": references, "a": hypotheses, "b": others}
+    for name, texts in said.items():
+        lines = ({**row, **more, "text": " ".join(text)} for row, more, text in zip(rows, slices, texts, strict=True))
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+
+    def whole() -> None:
+        files = {name: folder / f"{name}.jsonl" for name in "ab"}
+        board = score_files(folder / "ref.jsonl", files, Rules(by=list(columns)), evidence=True)
+        render_scoreboard(board, folder / "report.html")
+
+    return _timed(whole, times=3)
 
 
 def speed() -> dict[str, Any]:
@@ -68,22 +114,22 @@ def speed() -> dict[str, Any]:
     }
 
 
-def rates() -> dict[str, Any]:
+def rates(data_sets: int = FULL) -> dict[str, Any]:
     """False positives of equal systems, and coverage of the intervals of a real difference."""
-    equal = [_trial(20, 1.0, seed) for seed in range(DATA_SETS)]
+    equal = [_trial(20, 1.0, seed) for seed in range(data_sets)]
     found = {
         "generator": GENERATOR,
         "false_positives_20_speakers": {
-            "verdict": _share([trial["winner"] for trial in equal]),
-            "p_below_5_percent": _share([trial["significant"] for trial in equal]),
-            "clips_taken_as_independent": _share([trial["naive"] for trial in equal]),
+            "verdict": share([trial["winner"] for trial in equal]),
+            "p_below_5_percent": share([trial["significant"] for trial in equal]),
+            "clips_taken_as_independent": share([trial["naive"] for trial in equal]),
         },
     }
     for speakers in (12, 40):
-        trials = [_trial(speakers, 1.2, DATA_SETS + seed, replicates=1000) for seed in range(DATA_SETS)]
+        trials = [_trial(speakers, 1.2, FULL + seed, replicates=1000) for seed in range(data_sets)]
         found[f"coverage_{speakers}_speakers"] = {
-            "clustered_t": _share([trial["covered"] for trial in trials]),
-            "cluster_bootstrap": _share([trial["bootstrap_covered"] for trial in trials]),
+            "clustered_t": share([trial["covered"] for trial in trials]),
+            "cluster_bootstrap": share([trial["bootstrap_covered"] for trial in trials]),
         }
     return found
 
@@ -114,15 +160,18 @@ def _trial(speakers: int, factor: float, seed: int, replicates: int = 0) -> dict
     return trial
 
 
-def _texts(count: int) -> tuple[list[list[str]], list[list[str]]]:
-    """Random texts of about 12 words with 10 % errors."""
-    rng = np.random.default_rng(SEED)
+def _texts(
+    count: int, *, seed: int = SEED, given: Sequence[list[str]] | None = None
+) -> tuple[list[list[str]], list[list[str]]]:
+    """Random texts of about 12 words with 10 % errors; or other errors in texts that are given."""
+    rng = np.random.default_rng(seed)
     vocabulary = [f"w{i}" for i in range(3000)]
     references, hypotheses = [], []
-    for length in (1 + rng.poisson(10.7, count)).tolist():
-        words = [vocabulary[i] for i in rng.integers(0, len(vocabulary), length).tolist()]
+    for place, length in enumerate((1 + rng.poisson(10.7, count)).tolist()):
+        drawn = [vocabulary[i] for i in rng.integers(0, len(vocabulary), length).tolist()]
+        words = drawn if given is None else given[place]
         answer: list[str] = []
-        for word, dice in zip(words, rng.random(length).tolist(), strict=True):
+        for word, dice in zip(words, rng.random(len(words)).tolist(), strict=True):
             if dice < 0.06:  # noqa: PLR2004 - 6 % substitutions, then 2 % deletions, then 2 % insertions
                 answer.append("wrong")
             elif dice >= 0.08:  # noqa: PLR2004
@@ -141,17 +190,6 @@ def _timed(work: Callable[[], object], times: int = 7) -> dict[str, float]:
         process.append(time.process_time() - start[1])
     found = {"best": min(wall), "median": float(np.median(wall)), "process_best": min(process)}
     return {name: round(seconds, 4) for name, seconds in found.items()}
-
-
-def _share(hits: list[bool]) -> dict[str, float]:
-    """Rate with its two-sided 95 % Clopper-Pearson bounds, and the one-sided upper 95 % bound."""
-    count, total = sum(hits), len(hits)
-    bounds = {
-        "low": float(betaincinv(count, total - count + 1, 0.025)) if count else 0.0,
-        "high": float(betaincinv(count + 1, total - count, 0.975)) if count < total else 1.0,
-        "at_most": float(betaincinv(count + 1, total - count, 0.95)) if count < total else 1.0,
-    }
-    return {"rate": count / total, "data_sets": total, **{name: round(value, 5) for name, value in bounds.items()}}
 
 
 if __name__ == "__main__":

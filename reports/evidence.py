@@ -28,10 +28,18 @@ _VALUES: Final = 4
 _SPANS: Final = 12
 _SLICES: Final = 8
 _CLIPS: Final = 36
-_TITLES: Final = {
+CHOICES: Final = {
     "normalizer": "Normaliser", "compounds": "Compounds", "fillers": "Fillers", "weighting": "Weight",
     "cluster": "Independent",
 }  # fmt: skip
+_TESTS: Final = {
+    "mapsswe": "Matched pairs of segments (MAPSSWE), Z",
+    "mcnemar": "McNemar, exact: only the first arm right",
+    "sign": "Sign, exact: second arm worse",
+    "wilcoxon": "Wilcoxon, signed ranks",
+    "bootstrap": "Bootstrap of whole clusters, 10 000 draws",
+    "equivalence": "Equivalence, two one-sided tests",
+}
 _KINDS: Final = {"a better": "a", "b better": "b", "equivalent": "same", "cannot tell": "open"}
 
 
@@ -65,6 +73,7 @@ class Behind:
         looks: rows of table ``looks``.
         looks_charts: the interval at each look.
         noise: rows of table ``noise``.
+        tests: the tests that papers report: name, what they are of, how many, and what they say.
         groups: the blame list.
         difference: what its parts add up to, as a fraction.
         spans: rows of table ``radar`` that are shown.
@@ -80,6 +89,7 @@ class Behind:
     looks: tuple[Mapping[str, Any], ...]
     looks_charts: tuple[Chart, ...]
     noise: tuple[Mapping[str, Any], ...]
+    tests: tuple[Mapping[str, Any], ...]
     groups: tuple[Group, ...]
     difference: float
     spans: tuple[Mapping[str, Any], ...]
@@ -102,22 +112,23 @@ def behind(data: RunData, labels: tuple[str, str]) -> Behind:
     # What was heard otherwise says more than what was added or missed.
     ordered = sorted(spans.to_dicts(), key=lambda row: row["kind"] != "heard otherwise")
     looks = tuple(data.table("looks").sort("look").to_dicts())
-    shown = tuple(ordered[:_SPANS])
+    listed = tuple(ordered[:_SPANS])
     first = [row["examples"][0] for group in groups for row in group.rows if row["examples"]]
     return Behind(
         fragility=found,
         strip=tuple(_strip(found, labels)) if found else (),
-        choices=tuple((_TITLES[c], _value(c, v), n, of) for c, v, n, of in by_choice(found)) if found else (),
+        choices=tuple((CHOICES[c], shown(c, v), n, of) for c, v, n, of in by_choice(found)) if found else (),
         looks=looks,
         looks_charts=tuple(_looks_charts(looks, labels)),
         noise=tuple(data.table("noise").sort("arm").to_dicts()),
+        tests=tuple(_tests(data)),
         groups=groups,
         difference=groups[0].shown + groups[0].rest if groups else 0.0,
-        spans=shown,
+        spans=listed,
         span_count=spans.height,
         span_clips=spans["clip_id"].n_unique(),
         rates=_rates(data, int(spans["errors"].sum()), int(spans["reference_words"].sum())),
-        asked=tuple(dict.fromkeys([*first, *(str(row["clip_id"]) for row in shown)]))[:_CLIPS],
+        asked=tuple(dict.fromkeys([*first, *(str(row["clip_id"]) for row in listed)]))[:_CLIPS],
     )
 
 
@@ -148,6 +159,14 @@ def fragility_of(data: RunData, labels: tuple[str, str]) -> Fragility | None:
     return summed(analyses, analyses[0].choice, labels)
 
 
+def _tests(data: RunData) -> Iterator[Mapping[str, Any]]:
+    rows = {row["test"]: row for row in data.table("tests").to_dicts()}
+    for name, title in _TESTS.items():
+        if name in rows:
+            row = rows[name]
+            yield row | {"title": title, "interval": interval(per_cent(row["ci_low"]), per_cent(row["ci_high"]), 2)}
+
+
 def _strip(found: Fragility, labels: tuple[str, str]) -> Iterator[tuple[str, bool, str]]:
     """Analyses by verdict, the winners first, so that the picture is one of shares."""
     order = list(_KINDS)
@@ -164,7 +183,8 @@ def _span(d: Difference) -> str:
     return interval(per_cent(d.ci_low), per_cent(d.ci_high), 2)
 
 
-def _value(name: str, value: str) -> str:
+def shown(name: str, value: str) -> str:
+    """A choice of scoring in words."""
     return value if name == "normalizer" else said(name, value)
 
 

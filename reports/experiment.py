@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from grym.experiment.control import read_state
 from grym.experiment.ledger import history
+from grym.experiment.shadow import every_pair
 from reports.artifacts import cell
 from reports.experiment_charts import narrowing
 from reports.formats import interval, number, p_text, percent
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from grym.experiment.decision import Decision
     from grym.experiment.effects import Effect
     from grym.experiment.ledger import Look
+    from grym.experiment.shadow import Paired
     from grym.store import Store
 
 _KINDS: Final = {"SHIP": "same", "EQUIVALENT": "same", "HOLD": "open", "ROLLBACK": "bad", "INVALID": "bad"}
@@ -88,14 +90,16 @@ def status_page(
     """
     seen = history(store, experiment, looks=looks)
     out = store.home / "reports" / "experiments" / f"{experiment.name}.html"
-    page = render_experiment(experiment, seen, read_state(store.home, experiment), out)
+    page = render_experiment(experiment, seen, read_state(store.home, experiment), out, every_pair(store, experiment))
     if say is not None:
         say(seen[-1].decision.recommendation if seen else "Nobody was exposed yet.")
         say(f"Report: {page}")
     return page
 
 
-def render_experiment(experiment: Experiment, looks: Sequence[Look], state: State, out: Path) -> Path:
+def render_experiment(
+    experiment: Experiment, looks: Sequence[Look], state: State, out: Path, shadows: Sequence[Paired] = ()
+) -> Path:
     """Write the page from looks, oldest first; none says that nobody was exposed yet.
 
     Raises:
@@ -113,6 +117,7 @@ def render_experiment(experiment: Experiment, looks: Sequence[Look], state: Stat
         "charts": narrowing(experiment, looks),
         "effects": effects,
         "rails": list(_rails(experiment, found)) if found else [],
+        "shadows": [_shadow_row(experiment, one) for one in shadows],
         "shares": list(_shares(experiment, found)) if found else [],
         "queries": _queries(found) if found else {},
         "days": (looks[-1].at_ms - looks[0].at_ms) / 86_400_000 if looks else 0.0,
@@ -176,6 +181,26 @@ def _effect_row(experiment: Experiment, one: Effect) -> EffectRow:
         relative=relative,
         p=p_text(one.p_value),
         units=f"{number(one.n_control)} / {number(one.n_treatment)}",
+        primary=metric == experiment.primary,
+    )
+
+
+def _shadow_row(experiment: Experiment, one: Paired) -> EffectRow:
+    """Shadow pairs as a row like those of the split; units are units and pairs."""
+    metric = experiment.metric(one.metric)
+    factor, unit, digits = _unit(metric)
+    ends = [None if end is None else factor * end for end in (one.low, one.high)]
+    return EffectRow(
+        metric=one.metric,
+        arm=one.arm,
+        unit=unit,
+        control=_shown(metric, one.control),
+        treatment=_shown(metric, one.treatment),
+        difference=_shown(metric, one.delta, signed=True),
+        interval=interval(ends[0], ends[1], digits) if one.low is not None else _PROBLEMS["too-few-units"],
+        relative="",
+        p=p_text(one.p_value),
+        units=f"{number(one.units)} / {number(one.pairs)}",
         primary=metric == experiment.primary,
     )
 

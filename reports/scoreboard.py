@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from grym.compare.fragility import by_choice
 from grym.compare.heard import positions
 from reports.alignment import Position, align, condense, describe
 from reports.charts import difference
+from reports.evidence import CHOICES, shown
 from reports.formats import percent, shortened
 from reports.page import write
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from grym.compare.evidence import PairEvidence
     from grym.compare.scoreboard import Scoreboard
     from grym.compare.systems import Pair, System
     from reports.svg import Chart
@@ -28,7 +31,8 @@ if TYPE_CHECKING:
 _PAIRS: Final = 6  # pairs that are drawn; the table has all
 _UTTERANCES: Final = 8
 _SLICES: Final = 200
-_TEXT: Final = 1_000
+_PARTS: Final = 5
+_KINDS: Final = 8
 _LETTERS: Final = ("a", "b")
 _CHIPS: Final = {
     "a better": ("a", "{a} better"),
@@ -85,6 +89,9 @@ def render_scoreboard(board: Scoreboard, out: Path, *, command: str = "") -> Pat
         "slices": [(pair, pair.slices[:_SLICES]) for pair in board.pairs if pair.slices],
         "slice_limit": _SLICES,
         "utterances": list(_utterances(board)),
+        "measured": [pair for _, pair in board.metrics],
+        "behind": [_behind(pair) for pair in board.evidence[:_PAIRS]],
+        "noise": board.noise,
         "names": [shortened(system.name, 40) for system in board.systems],
         "command": command,
     }
@@ -94,6 +101,29 @@ def render_scoreboard(board: Scoreboard, out: Path, *, command: str = "") -> Pat
 def _pair(pair: Pair) -> dict[str, Any]:
     kind, text = _CHIPS[pair.verdict]
     return {"pair": pair, "kind": kind, "text": text.format(a=pair.a, b=pair.b)}
+
+
+def _behind(found: PairEvidence) -> dict[str, Any]:
+    """What stands behind the verdict on one pair: the largest parts of each kind, the first places of the radar."""
+    kinds = [("words", found.blame.of("words")), ("speakers", found.blame.of("speakers"))]
+    names = list(dict.fromkeys(part.name for part in found.blame.of("slices")))[:_KINDS]
+    kinds += [(name, found.blame.of("slices", name)) for name in names]
+    parts = [
+        ("words (inserted)" if part.name == "inserted" else kind, part)
+        for kind, some in kinds
+        for part in some[:_PARTS]
+        if part.contribution
+    ]
+    choices = [(CHOICES[name], shown(name, value), n, of) for name, value, n, of in by_choice(found.fragility)]
+    return {
+        "a": found.a,
+        "b": found.b,
+        "sentence": found.fragility.sentence,
+        "choices": choices,
+        "parts": parts,
+        "radar": found.radar,
+        "spans": found.radar.spans[:_UTTERANCES],
+    }
 
 
 def _charts(pair: Pair, margin: float) -> list[Chart]:

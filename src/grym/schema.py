@@ -284,6 +284,21 @@ TABLES: Final[dict[str, Table]] = {
             """,
         ),
         _table(
+            "tests",
+            "one further test of the difference of word error rates of one comparison; the verdict rests on none",
+            "run_id test",
+            """
+            test text mapsswe, mcnemar, sign, wilcoxon, bootstrap or equivalence
+            unit text what n counts
+            n int observations behind the test
+            statistic float Z of mapsswe; clips only the first arm has right; clusters in which the second is worse
+            p_value float two-sided p-value; of equivalence: of the difference lying inside the margin of the run
+            ci_low float lower end of the bootstrap interval of b - a, as a fraction
+            ci_high float upper end of the bootstrap interval of b - a, as a fraction
+            enough bool whether there are enough observations, six at least, to say anything
+            """,
+        ),
+        _table(
             "blame",
             "one part of the difference of word error rates of one comparison",
             "run_id dimension name value",

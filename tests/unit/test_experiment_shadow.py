@@ -16,8 +16,9 @@ from grym.experiment.decision import decide_from
 from grym.experiment.events import exposure, measurements
 from grym.experiment.evidence import open_events
 from grym.experiment.registry import register
-from grym.experiment.shadow import shadow_pairs
+from grym.experiment.shadow import every_pair, shadow_pairs
 from grym.store import Store
+from reports.experiment import status_page
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +68,9 @@ def test_pairs_find_what_the_split_cannot(tmp_path: Path) -> None:
     assert effect.n_control + effect.n_treatment == 300
     assert effect.low is not None
     assert effect.low < 0 < (effect.high or 0)
+    page = status_page(store, DEMO, looks=1).read_text(encoding="utf-8")
+    assert "Shadow pairs" in page
+    assert "150 / 150" in page
     assert (found.high - (found.low or 0)) < (effect.high or 0) - effect.low
 
 
@@ -84,3 +88,4 @@ def test_few_pairs_get_no_interval(tmp_path: Path) -> None:
     fill(empty, 5, 0)
     with open_events(empty, DEMO) as events:
         assert shadow_pairs(events, DEMO, WER, "b").delta is None
+    assert every_pair(empty, DEMO) == ()

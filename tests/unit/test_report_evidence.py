@@ -28,7 +28,7 @@ def with_evidence(data: RunData, looks: Sequence[dict[str, Any]] = ()) -> RunDat
     tables["outcomes"] = tables["outcomes"].with_columns(
         pl.col("reference_characters", "character_errors").fill_null(0)
     )
-    rows: dict[str, Any] = evidence_rows(tables, normalizer="basic", confidence=0.95, margin=0.005)
+    rows: dict[str, Any] = evidence_rows(tables, normalizer="basic", confidence=0.95, margin=0.005, seed=7)
     noise = {
         "repeats": 5, "clips": 40, "reference_words": 230, "wer": 0.05, "changed": 7, "within_sd": 0.004,
         "between_sd": 0.011, "within_share": 0.12, "floor": 0.0113, "confidence": 0.95,

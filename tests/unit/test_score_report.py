@@ -81,3 +81,19 @@ def test_a_page_that_cannot_be_written(files: dict[str, Path]) -> None:
 def test_p_values_as_people_write_them() -> None:
     """Three decimals, and what they cannot show as less than a thousandth."""
     assert [p_text(p) for p in (0.5, 0.0004, None)] == ["0.500", "< 0.001", "–"]  # noqa: RUF001 - the dash is wanted
+
+
+def test_evidence_metrics_and_noise_are_on_the_page(files: dict[str, Path], tmp_path: Path) -> None:
+    """Fragility, blame, radar, noise floor and other metrics stand on the page if they were asked for, else not."""
+    board = score_files(
+        files["ref"],
+        {"a": files["a"], "b": files["b"]},
+        evidence=True,
+        repeats={"b": [files["a"]]},
+        metrics=["correct"],
+    )
+    page = render_scoreboard(board, tmp_path / "all.html").read_text(encoding="utf-8")
+    for wanted in ("analyses", "Blame list", "Reference in doubt", "Noise floor", "Other metrics", "words (inserted)"):
+        assert wanted in page, wanted
+    plain = score_files(files["ref"], {"a": files["a"], "b": files["b"]})
+    assert "How firm it is" not in render_scoreboard(plain, tmp_path / "plain.html").read_text(encoding="utf-8")

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from grym.compare.alignment import DEL, HIT
+import numpy as np
+
+from grym.compare.alignment import DEL, HIT, SUB, Alignments
 from grym.compare.score import Aligned
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from grym.compare.systems import Dataset
 
 Positions = Sequence[Aligned]
+_CODES: Final = {"ok": HIT, "sub": SUB, "del": DEL}
 NONE: Final = "(none)"
 """Stands for a speaker or a value of a slice that a clip does not have."""
 
@@ -64,6 +67,29 @@ def _utterance(reference: Sequence[str], hypothesis: Sequence[str], codes: Codes
             yield Aligned("del", word, "")
         else:
             yield Aligned("ok" if code == HIT else "sub", word, next(words))
+
+
+def alignments(found: Sequence[Positions]) -> Alignments:
+    """The way back from :func:`positions`: what happened to each reference word, and what was put between.
+
+    Example:
+        >>> one = alignments([[Aligned("ok", "so", "so"), Aligned("ins", "", "uh"), Aligned("del", "it", "")]])
+        >>> one.codes.tolist(), one.gaps.tolist()
+        ([0, 2], [0, 1, 0])
+    """
+    codes: list[int] = []
+    gaps: list[int] = []
+    starts = [0]
+    for utterance in found:
+        gaps.append(0)
+        for place in utterance:
+            if place.operation == "ins":
+                gaps[-1] += 1
+            else:
+                codes.append(_CODES[place.operation])
+                gaps.append(0)
+        starts.append(len(codes))
+    return Alignments(np.array(codes, dtype=np.int8), np.array(gaps, dtype=np.int64), np.array(starts, dtype=np.int64))
 
 
 def heard(data: Dataset, first: AlignedSystem, second: AlignedSystem) -> Heard:

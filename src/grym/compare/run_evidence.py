@@ -1,4 +1,4 @@
-"""What stands behind the verdict of a run: from its tables to rows of looks, analyses, blame, radar and noise.
+"""What stands behind the verdict of a run: from its tables to rows of looks, analyses, blame, radar, tests and noise.
 
 Knows nothing about how clips were answered or where rows are stored. Only clips
 that both arms answered count. Rates are fractions, differences b - a.
@@ -16,6 +16,7 @@ from grym.compare import frames
 from grym.compare.blame import blame
 from grym.compare.early_stop import Look, look
 from grym.compare.fragility import Choice, Written, fragility
+from grym.compare.further_tests import further_rows
 from grym.compare.heard import Heard
 from grym.compare.noise import noise_floor
 from grym.compare.radar import radar
@@ -68,21 +69,23 @@ def look_row(number: int, found: Look, *, decided: bool) -> Row:
 
 
 def evidence_rows(
-    tables: Mapping[str, pl.DataFrame], *, normalizer: str, confidence: float, margin: float
+    tables: Mapping[str, pl.DataFrame], *, normalizer: str, confidence: float, margin: float, seed: int | None = None
 ) -> dict[str, list[Row]]:
-    """Rows of ``analyses``, ``blame`` and ``radar``; no analyses and no blame without a scored reference word.
+    """Rows of ``analyses``, ``blame``, ``radar`` and ``tests``; none but radar's without a scored reference word.
 
     Args:
         tables: ``outcomes``, ``clips`` and ``words`` of one run.
         normalizer: name of the normaliser that the run was scored with.
         confidence: level of the intervals.
         margin: equivalence margin of the WER as a fraction.
+        seed: of the bootstrap; ``None`` for a run that may stop early, which has no tests of one look.
     """
     pair = _heard(tables)
     found = blame(pair)
     if found.difference is None:
-        return {"analyses": [], "blame": [], "radar": []}
+        return {"analyses": [], "blame": [], "radar": [], "tests": []}
     return {
+        "tests": [] if seed is None else _tests(tables, pair, confidence, margin, seed),
         "analyses": _analyses(tables, pair, normalizer, confidence, margin),
         "blame": [_blame_row(part) for part in found.parts],
         "radar": [
@@ -98,6 +101,12 @@ def evidence_rows(
             for span in radar(pair).spans
         ],
     }
+
+
+def _tests(tables: Mapping[str, pl.DataFrame], pair: Heard, confidence: float, margin: float, seed: int) -> list[Row]:
+    found = frames.clusters_of(tables["clips"], frames.conform(tables["outcomes"], "outcomes"))
+    labels = found.labels(pl.DataFrame({"clip_id": list(pair.ids)}, schema={"clip_id": pl.String}))
+    return further_rows(pair, labels, confidence=confidence, margin=margin, seed=seed)
 
 
 def noise_rows(repeats: pl.DataFrame, clips: pl.DataFrame, models: Mapping[str, str], confidence: float) -> list[Row]:

@@ -266,7 +266,11 @@ class Session:
         tables = {name: self.store.read(name, run) for name in ("outcomes", "clips", "words", "operations", "repeats")}
         names = {letter: arm.card.name for letter, arm in self.arms.items()}
         behind = evidence_rows(
-            tables, normalizer=compare.normalizer, confidence=compare.confidence, margin=compare.margin_wer
+            tables,
+            normalizer=compare.normalizer,
+            confidence=compare.confidence,
+            margin=compare.margin_wer,
+            seed=None if self.plan.steps else compare.seed,
         )
         behind["noise"] = noise_rows(tables["repeats"], tables["clips"], names, compare.confidence)
         for table, found in behind.items():

@@ -62,32 +62,40 @@ def linear(moments: Moments, kind: Literal["mean", "proportion", "ratio"]) -> Li
     with np.errstate(invalid="ignore", divide="ignore"):
         per_unit = np.where(n > 1, 1 / (n * (n - 1)), np.nan)
         if kind == "ratio":
-            value, squares, cross, scale = _ratio(moments)
+            value, squares, scale = _ratio(moments)
         else:
-            value, squares, cross, scale = moments.mean("y"), moments.spread("y", "y"), moments.spread("x", "y"), 1.0
+            value, squares, scale = moments.mean("y"), moments.spread("y", "y"), 1.0
         variance = np.asarray(squares * per_unit)
         if kind == "proportion":
             shrunk = (np.asarray(moments.sum_y) + 1) / (n + 2)
             variance = np.where(n > 1, shrunk * (1 - shrunk) / n, np.nan)
         never = np.asarray(moments.sum_yy) == 0
         variance = np.where(never & (kind != "proportion"), per_unit / np.square(scale), variance)
+        cross, spread = _with_covariate(moments, kind, value, scale)
         return Linear(
             n=plain(n),
             value=plain(value),
             variance=plain(variance),
             mean_x=moments.mean("x"),
             covariance=plain(cross * per_unit),
-            variance_x=plain(moments.spread("x", "x") * per_unit),
+            variance_x=plain(spread * per_unit),
         )
 
 
-def _ratio(m: Moments) -> tuple[Any, Any, Any, Any]:
-    """The ratio, the sum of squared residuals, their sum of products with x, and the mean weight."""
+def _ratio(m: Moments) -> tuple[Any, Any, Any]:
+    """The ratio, the sum of squared residuals, and the mean weight."""
     weight = np.asarray(m.mean("w"))
     ratio = np.divide(m.sum_y, m.sum_w)
-    squares = m.spread("y", "y") - 2 * ratio * m.spread("y", "w") + ratio**2 * m.spread("w", "w")
+    own, weights = m.spread("y", "y"), ratio**2 * m.spread("w", "w")
+    squares = own - 2 * ratio * m.spread("y", "w") + weights
     # Equal rates leave a difference of large numbers: below a 1e-12th it is what rounding leaves.
-    scale = m.spread("y", "y") + ratio**2 * m.spread("w", "w")
-    squares = np.where(squares <= 1e-12 * scale, 0.0, squares)
-    cross = m.spread("x", "y") - ratio * m.spread("x", "w")
-    return ratio, squares / weight**2, cross / weight, weight
+    squares = np.where(squares <= 1e-12 * (own + weights), 0.0, squares)
+    return ratio, squares / weight**2, weight
+
+
+def _with_covariate(m: Moments, kind: str, value: Any, scale: Any) -> tuple[Any, Any]:
+    """Sums of products of x with the residual, and with itself; nothing to compute without a covariate."""
+    if not np.any(m.sum_xx):
+        return np.zeros_like(np.asarray(m.n)), np.zeros_like(np.asarray(m.n))
+    cross = m.spread("x", "y") - (value * m.spread("x", "w") if kind == "ratio" else 0.0)
+    return cross / scale, m.spread("x", "x")

@@ -20,6 +20,7 @@ import numpy as np
 
 from grym.errors import ConfigError
 from grym.experiment.effects import Design
+from grym.experiment.evidence import open_events
 from grym.experiment.sequential import MIN_UNITS, multiplier, p_value, planned_time
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from grym.experiment.config import Experiment, Metric
     from grym.experiment.evidence import Events
+    from grym.store import Store
 
     Floats = NDArray[np.float64]
 
@@ -95,6 +97,24 @@ def shadow_pairs(events: Events, experiment: Experiment, metric: Metric, arm: st
     found = events.connection.execute(QUERY, names).fetchnumpy()
     sums = np.stack([np.asarray(found[name], dtype=np.float64) for name in list(found)[2:]], axis=1)
     return _compare(metric.name, arm, int(np.sum(found["pairs"])), sums, design)
+
+
+def every_pair(store: Store, experiment: Experiment) -> tuple[Paired, ...]:
+    """Every mean and ratio of every treatment that has shadow pairs; empty where no request was answered twice.
+
+    Raises:
+        StorageError: a part cannot be read.
+        ResourceError: memory ran out.
+    """
+    metrics = [metric for metric in experiment.metrics if metric.kind in {"mean", "ratio"}]
+    with open_events(store, experiment) as events:
+        shadows = events.connection.execute("SELECT count(*) FROM exposures WHERE reason = 'shadow'").fetchall()
+        if not shadows[0][0]:
+            return ()
+        found = [
+            shadow_pairs(events, experiment, metric, arm.name) for arm in experiment.treatments for metric in metrics
+        ]
+    return tuple(pair for pair in found if pair.pairs)
 
 
 def _compare(metric: str, arm: str, pairs: int, sums: Floats, design: Design) -> Paired:

@@ -11,8 +11,7 @@ numpy's PCG64, seeded by (seed, replicate). Knows nothing about flows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -194,11 +193,9 @@ class Simulator:
             y, w, x = (np.bincount(drawn.owner, column, len(drawn.units)) for column in columns)
             if metric.kind == "proportion":
                 y = (y > 0).astype(np.float64)
-            total, at_looks = Moments(0.0), []
-            for start, end in pairwise([0, *ends]):
-                mine = np.flatnonzero(drawn.assigned.arms[start:end] == index) + start
-                total = total + Moments.from_arrays(y[mine], w[mine], x[mine])
-                at_looks.append(total)
+            mine = drawn.assigned.arms == index
+            each = Moments.from_arrays(*(np.where(mine, column, 0.0)[:, None] for column in (y, w, x)))
+            at_looks = _added_up(replace(each, n=mine.astype(np.float64)), ends)
             found[arm.name] = at_looks
         return found
 
@@ -264,6 +261,13 @@ class _Drawn:
     def at_ms(self, unit: int, traffic: Traffic) -> int:
         """When a unit arrives."""
         return START_MS + int(traffic.days * _DAY_MS * (unit + 1) / (len(self.units) + 1))
+
+
+def _added_up(each: Moments, ends: Sequence[int]) -> list[Moments]:
+    """Moments of single units, ``shape = (units,)``, as sums over the first so many of them."""
+    places = np.asarray(ends) - 1
+    sums = [np.cumsum(getattr(each, field.name))[places].tolist() for field in fields(Moments)]
+    return [Moments(*values) for values in zip(*sums, strict=True)]
 
 
 def synthetic(
