@@ -241,7 +241,8 @@ class Seq2Seq:
             loaded = load(self._spec.name, folder, self._options.precision, self._options.device)
             choose_language(loaded, self._options.language, self._spec.name)
             self._times(loaded)
-            if not 0 <= self._options.overlap_seconds * 2 <= loaded.window_seconds:
+            wide = not 0 <= self._options.overlap_seconds * 2 <= loaded.window_seconds
+            if wide and self._times(loaded) == "words":
                 msg = f"overlap_seconds {self._options.overlap_seconds:g} is more than half of a window."
                 raise ConfigError(msg, code="bad-option", hint="The default is 4 seconds.")
             self._known = self._describe(loaded)
