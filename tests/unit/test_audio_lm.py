@@ -17,7 +17,7 @@ from grym.models.audio_lm.network import embed_audio, embed_prompt, score_texts
 from grym.models.checkpoint import needed_bytes
 from grym.models.gama import memory
 from grym.models.interface import AudioClip, Options
-from grym.models.registry import load_model
+from grym.models.registry import check_model, load_model
 from tests.audio_models import CHUNK_SECONDS, FAMILY_TYPES, edit_json, save_family
 from tests.gama_models import one_thread, tone
 
@@ -274,6 +274,9 @@ def test_options_and_life(folders: dict[str, Path], tmp_path: Path) -> None:
         _ = _model(folder, window_seconds=31.0).card
     with pytest.raises(ConfigError, match="no model folder"):
         _ = _model(tmp_path / "nothing").card
+    for adapter in ("audio_lm", "seq2seq", "clap"):
+        with pytest.raises(ConfigError, match="no model folder"):
+            check_model(ModelSpec(name="tiny", adapter=adapter, options={"path": str(tmp_path / "nothing")}))
     drawn = _model(folder, temperature=5.0)
     clips = [_clip(0.5), _clip(0.8)]
     options = Options(max_new_tokens=6)

@@ -102,7 +102,7 @@ def _weights(folder: Path) -> dict[str, Any]:
     return dict(load_file(folder / "model.safetensors"))
 
 
-@pytest.mark.parametrize("adapter", sorted(SAVERS))
+@pytest.mark.parametrize("adapter", ["wav2vec2", "seq2seq", "gama", pytest.param("audio_lm", marks=pytest.mark.chaos)])
 def test_a_model_learns_resumes_and_is_merged(adapter: str, tmp_path: Path, clips: list[TrainingClip]) -> None:
     """Three steps at once, or killed after one and resumed: the same weights, and an adapter reads them."""
     base, spec = SAVERS[adapter](tmp_path / "base"), _spec(adapter)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from grym.config import ModelSpec
+    from grym.errors import AudioError
 
 FRAME_SECONDS: Final = 0.025
 TEXT_TOKENS: Final = 77  # longest text that published checkpoints were trained with
@@ -104,6 +105,15 @@ class Clap:
         if "{label}" not in options.template:
             msg = f"The template {options.template[:40]!r} has no place for a label."
             raise ConfigError(msg, code="bad-option", hint=f"Write it like {HEAD!r}.")
+
+    @staticmethod
+    def verify(options: ClapOptions) -> None:
+        """Look for the folder without loading it.
+
+        Raises:
+            ConfigError: it does not exist.
+        """
+        find_folder(options.path)
 
     @property
     def card(self) -> Card:
@@ -229,7 +239,7 @@ class Clap:
             parts.append(_unit(_tensor(found)[0].float().cpu().numpy()))
         return _unit(weighted(parts, spans))
 
-    def _refuse(self, clip: AudioClip) -> Exception | None:
+    def _refuse(self, clip: AudioClip) -> AudioError | None:
         least = math.ceil(FRAME_SECONDS * clip.rate)
         return refuse(clip, rate=0, least_samples=least, max_seconds=self._options.max_seconds)
 

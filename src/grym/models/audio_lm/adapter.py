@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import torch
 
     from grym.config import ModelSpec
+    from grym.errors import AudioError
     from grym.models.audio_lm.network import Loaded
     from grym.models.generated import Generated
 
@@ -126,6 +127,15 @@ class AudioLm:
                 msg = f"{name} is {getattr(options, name)}, and must not be negative."
                 raise ConfigError(msg, code="bad-option", hint="The default is a good start.")
 
+    @staticmethod
+    def verify(options: AudioLmOptions) -> None:
+        """Look for the folder without loading it.
+
+        Raises:
+            ConfigError: it does not exist.
+        """
+        find_folder(options.path)
+
     @property
     def card(self) -> Card:
         """What this model is; loads it."""
@@ -191,7 +201,7 @@ class AudioLm:
         """Drop the weights."""
         self._loaded = None
 
-    def _refuse(self, clip: AudioClip) -> Exception | None:
+    def _refuse(self, clip: AudioClip) -> AudioError | None:
         rate = int(self._load().extractor.sampling_rate)
         return refuse(clip, rate=rate, least_samples=FRAME_SAMPLES, max_seconds=self._options.max_seconds)
 

@@ -200,7 +200,7 @@ def score_texts(loaded: Loaded, prompt: torch.Tensor, texts: Sequence[Sequence[i
 
 def _forget(network: Any) -> None:
     """One family remembers an offset of positions from its last generation; ours have none."""
-    inner = getattr(network, "model", None)
+    inner: Any = getattr(network, "model", None)
     if getattr(inner, "rope_deltas", None) is not None:
         inner.rope_deltas = None
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from grym.config import ModelSpec
+    from grym.errors import AudioError
     from grym.models.seq2seq.network import Loaded, Times, Transcript
 
 FRAME_SAMPLES = 400  # 25 ms
@@ -94,6 +95,15 @@ class Seq2Seq:
             if wrong:
                 msg = f"{name} is {getattr(options, name)}, which is too little."
                 raise ConfigError(msg, code="bad-option", hint="The default is a good start.")
+
+    @staticmethod
+    def verify(options: Seq2SeqOptions) -> None:
+        """Look for the folder without loading it.
+
+        Raises:
+            ConfigError: it does not exist.
+        """
+        find_folder(options.path)
 
     @property
     def card(self) -> Card:
@@ -166,7 +176,7 @@ class Seq2Seq:
             msg = f"max_new_tokens is {options.max_new_tokens}, and has to be positive."
             raise ConfigError(msg, code="bad-option", hint="The default is 256.")
 
-    def _refuse(self, clip: AudioClip) -> Exception | None:
+    def _refuse(self, clip: AudioClip) -> AudioError | None:
         rate = int(self._load().extractor.sampling_rate)
         return refuse(clip, rate=rate, least_samples=FRAME_SAMPLES, max_seconds=self._options.max_seconds)
 
