@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 EXIT_REFUSED: Final = 5
 WARMUP: Final = 0.1
 MAX_NORM: Final = 1.0
+KEPT_BYTES: Final = 1_000_000_000  # of examples; the rest is decoded again in every step
 
 
 class Finetuner:
@@ -65,6 +66,7 @@ class Finetuner:
         self.step = 0
         self.loss = float("nan")
         self.left_out = 0
+        self._kept: dict[TrainingClip, Example] = {}
         if self._checkpoint.is_file():
             self._restore()
 
@@ -119,16 +121,16 @@ class Finetuner:
         Raises:
             ConfigError: ``no-data``: the model can learn from none of the clips.
         """
-        examples = self._examples(clips)
-        if not examples:
+        usable = self._look_through(clips)
+        if not usable:
             msg = f"The model can learn from none of the {len(clips)} clips."
             hint = "They are too long for it, or their texts hold no letter that it can write."
             raise ConfigError(msg, code="no-data", hint=hint)
         self.network.train()
-        for step, batch in _batches(len(examples), self._spec, self.step):
+        for step, batch in _batches(len(usable), self._spec, self.step):
             torch.manual_seed(self._spec.seed + step)
             np.random.seed((self._spec.seed + step) % 2**32)  # noqa: NPY002 - transformers draws its masks here
-            self.loss = self._train([examples[i] for i in batch])
+            self.loss = self._train([clips[usable[i]] for i in batch])
             self.step = step + 1
             last = self.step == self._spec.steps
             if self.step % 10 == 0 or last:
@@ -136,21 +138,37 @@ class Finetuner:
             if self.step % self._spec.checkpoint_every == 0 or last:
                 self.save()
 
-    def _examples(self, clips: Sequence[TrainingClip]) -> list[Example]:
-        found: list[Example] = []
-        limits = AudioLimits()
-        for clip in clips:
-            audio, _ = decode(Path(clip.path), limits, offset=clip.offset, duration=clip.duration)
-            example = self.kind.example(audio.samples, clip.text) if audio.seconds <= self._spec.max_seconds else None
-            if example is not None:
-                found.append(example)
-        self.left_out = len(clips) - len(found)
-        return found
+    def _look_through(self, clips: Sequence[TrainingClip]) -> list[int]:
+        """Places of the clips that the model can learn from; what they give is kept while there is room."""
+        usable, held = [], 0
+        for place, clip in enumerate(clips):
+            example = self._example(clip)
+            if example is None:
+                continue
+            usable.append(place)
+            held += sum(value.nbytes for value in example.values())
+            if held < KEPT_BYTES:
+                self._kept[clip] = example
+        self.left_out = len(clips) - len(usable)
+        return usable
 
-    def _train(self, batch: Sequence[Example]) -> float:
+    def _example(self, clip: TrainingClip) -> Example | None:
+        if clip in self._kept:
+            return self._kept[clip]
+        audio, _ = decode(Path(clip.path), AudioLimits(), offset=clip.offset, duration=clip.duration)
+        if audio.seconds > self._spec.max_seconds:
+            return None
+        learning = self.network.training
+        self.network.eval()  # what is heard by frozen parts is the same in every step
+        example = self.kind.example(audio.samples, clip.text)
+        self.network.train(learning)
+        return example
+
+    def _train(self, batch: Sequence[TrainingClip]) -> float:
         self._optimizer.zero_grad()
         total = 0.0
-        for example in batch:
+        for clip in batch:
+            example = self._example(clip) or {}
             placed = {key: value.to(self._device) for key, value in example.items()}
             loss = self.kind.loss(self.network, placed) / len(batch)
             loss.backward()  # type: ignore[no-untyped-call]
