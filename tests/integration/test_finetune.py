@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +59,10 @@ def _finetune_and_kill(clips: Path, out: Path) -> None:
     """Kill the process as soon as there is a checkpoint; it has more steps to do by then."""
     running = finetune(SPEC, DATA, base=BASE, clips=clips, out=out)
     out.mkdir()
-    import threading
 
     def watch() -> None:
         while not (out / "checkpoint.pt").is_file():
-            pass
+            time.sleep(0.002)
         for child in psutil.Process().children():
             if "grym.models.finetune.trainer" in child.cmdline():
                 child.send_signal(signal.SIGKILL)
