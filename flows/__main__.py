@@ -185,6 +185,70 @@ def train(
 
 
 @app.command()
+def finetune(  # noqa: PLR0913, PLR0917 - the options of the command
+    model: Annotated[str, typer.Argument(help="A registered model: wav2vec2, seq2seq, audio_lm or gama.")],
+    dataset: Annotated[str, typer.Option(help="What is trained on: a name in grym.toml, a folder or a manifest.")],
+    name: Annotated[str, typer.Option(help="Name of the new model.")],
+    method: Annotated[str, typer.Option(help="lora, or full for every weight.")] = "lora",
+    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 200,
+    learning_rate: Annotated[float, typer.Option(help="Peak of the schedule.")] = 1e-3,
+    batch_clips: Annotated[int, typer.Option(help="Clips in a step.")] = 8,
+    rank: Annotated[int, typer.Option(help="Rank of LoRA.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 20261128,
+    instruction: Annotated[str, typer.Option(help="What generative models are asked; empty: to transcribe.")] = "",
+    language: Annotated[str, typer.Option(help="Code of two letters for models of several languages.")] = "",
+    measure_on: Annotated[str, typer.Option(help="Dataset to measure on instead of held-out clips.")] = "",
+    held_out: Annotated[float, typer.Option(help="Share of the dataset that is measured on, not trained on.")] = 0.2,
+    *,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Less memory for activations, more time.")
+    ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a model that was made this way before.")] = False,
+) -> None:
+    """Fine-tune a registered model, measure it before and after, register the result."""
+    from grym.config import ensure_home, load_settings
+    from grym.corpus.loaders import load_dataset
+    from grym.models.finetune.checking import check_finetune
+    from grym.models.training_process import listener
+
+    settings = load_settings()
+    recipe = {
+        "method": method, "steps": steps, "learning_rate": learning_rate, "batch_clips": batch_clips, "rank": rank,
+        "seed": seed, "instruction": instruction, "language": language,
+        "gradient_checkpointing": gradient_checkpointing,
+    }  # fmt: skip
+    check_finetune(model, name, recipe, settings, replace=replace)
+    for chosen in filter(None, (dataset, measure_on)):
+        load_dataset(chosen, settings)
+    ensure_home(settings)
+
+    with _session(settings.home, ()) as server:
+        from flows.finetune import finetune as finetune_flow
+        from flows.progress import shown, tell
+        from flows.server import drain
+
+        def hear(event: Mapping[str, Any]) -> None:
+            if event["event"] == "step":
+                tell(f"{event['stage']}, steps", int(event["step"]), int(event["steps"]))
+
+        listener.set(hear)
+        with shown(out):
+            done = finetune_flow(
+                model=model,
+                dataset=dataset,
+                name=name,
+                recipe=recipe,
+                measure_on=measure_on,
+                held_out=held_out,
+                replace=replace,
+            )
+        drain(server.url, done.flow_run_id, done.task_runs)
+    say = f"{done.name}: WER {100 * done.after:.2f} % on {done.measured} clips, {100 * done.before:.2f} % before; "
+    out.print(f"{say}trained on {done.clips} clips.", highlight=False)
+    out.print(f"Compare: python -m flows compare --a {done.name} --b {model}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def search(
     clip: Annotated[str, typer.Argument(help="Content id (or its beginning), name in the manifest, or an audio file.")],
     k: Annotated[int, typer.Option("-k", help="How many neighbours.")] = 5,

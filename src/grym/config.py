@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from grym._registered import add_registered
 from grym._resilience_settings import BreakerSettings, HealthSettings, ModelHealth, RecoverySettings, RouteSettings
 from grym.errors import ConfigError, StorageError
 
@@ -253,6 +254,7 @@ def load_settings(path: Path | None = None) -> Settings:
         msg = f"{file.name} has keys that are not known: {', '.join(unknown)}."
         raise ConfigError(msg, code="bad-config", hint="Remove them, or look for a typo.")
     _resolve(raw, root)
+    add_registered(raw)
     try:
         return Settings(root=root, **raw)
     except ValidationError as error:

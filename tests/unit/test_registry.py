@@ -64,7 +64,7 @@ def test_built_in_adapters_resolve_without_an_installed_package():
 
 def test_an_unknown_adapter_names_the_known_ones():
     """The message lists what could have been meant."""
-    with pytest.raises(ConfigError, match="known are fake, gama, wav2vec2") as caught:
+    with pytest.raises(ConfigError, match="known are audio_lm, clap, fake, gama, seq2seq, wav2vec2") as caught:
         load_model(ModelSpec(name="x", adapter="whisper"))
     assert caught.value.code == "unknown-adapter"
 

@@ -30,6 +30,9 @@ GROUP: Final = "grym.models"
 BUILTIN: Final[Mapping[str, str]] = {
     "wav2vec2": "grym.models.wav2vec2:Wav2Vec2",
     "gama": "grym.models.gama.adapter:Gama",
+    "audio_lm": "grym.models.audio_lm.adapter:AudioLm",
+    "seq2seq": "grym.models.seq2seq.adapter:Seq2Seq",
+    "clap": "grym.models.clap:Clap",
     "fake": "grym.models.fake:FakeModel",
 }
 Adapter = Callable[[ModelSpec, Any], Model]

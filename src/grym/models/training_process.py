@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import grym
-from grym.errors import WorkerError
+from grym.errors import ErrorRecord, GrymError, WorkerError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
 
     from grym.models.recipe import TrainSpec
 
@@ -62,13 +62,28 @@ def train(
     Raises:
         WorkerError: another process trains in ``out``, or the process ended without the event ``done``.
     """
-    out.mkdir(parents=True, exist_ok=True)
     known = {"stage": spec.key, "steps": spec.stop_after or spec.steps}
+    yield from follow(_command(spec, out, {"--fsdd": fsdd, "--manifest": manifest, "--start": start}), out, known)
+
+
+def follow(command: list[str], out: Path, known: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
+    """Run a training process and yield its events as they come; :data:`listener` hears them first.
+
+    Args:
+        command: of a process that prints one JSON object per line and ends with the event ``done``.
+        out: folder of its log; made if it is missing.
+        known: fields that every event gets.
+
+    Raises:
+        GrymError: what the process reported as the event ``failed``, with the fields of its record under ``error``.
+        WorkerError: another process trains in ``out``, or the process ended without the event ``done``.
+    """
+    out.mkdir(parents=True, exist_ok=True)
     finished = False
     with (
         (out / "training.log").open("ab") as log,
         subprocess.Popen(
-            _command(spec, out, {"--fsdd": fsdd, "--manifest": manifest, "--start": start}),
+            command,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -86,6 +101,8 @@ def train(
                     continue
                 if event["event"] == "busy":
                     raise _busy(out)
+                if event["event"] == "failed":
+                    raise GrymError.from_record(ErrorRecord(**event["error"]))
                 finished = finished or event["event"] == "done"
                 told = {**known, **event}
                 _tell(told)

@@ -27,12 +27,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from grym.errors import AudioError, ConfigError, GrymError, ModelError
-from grym.models.failures import find_failure
+from grym.errors import ConfigError, GrymError
+from grym.models.answers import NOTHING, Heard, compose, failed, parts_of, weighted
 from grym.models.gama.loading import Device, Precision  # noqa: TC001 - options are validated by their types
 from grym.models.gama.prompts import TASKS, Task, check_labels, choose_instruction, choose_task, fill
-from grym.models.gama.windows import Part, Span, mean_confidence, merge_texts, split
-from grym.models.interface import Answer, AudioClip, Card, Level, Options, Segment
+from grym.models.gama.windows import Part, Span, split
+from grym.models.interface import Answer, AudioClip, Card, Level, Options
+from grym.models.usable import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -92,29 +93,6 @@ class _Asked:
     new_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Heard:
-    """What came of a window.
-
-    Attributes:
-        text: the answer, for ``classify`` a caption or nothing.
-        confidence: in [0, 1].
-        tokens: number emitted.
-        ended: whether the text ended by itself.
-        seconds: compute time.
-        features: float32 ``shape = (dim,)``.
-        scores: probability of each label, float64 ``shape = (labels,)``.
-    """
-
-    text: str
-    confidence: float
-    tokens: int
-    ended: bool
-    seconds: float
-    features: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float64] | None = None
-
-
 class Gama:
     """A GAMA folder behind the interface of every model.
 
@@ -162,7 +140,7 @@ class Gama:
         answers = []
         for clip, error in zip(batch, errors, strict=True):
             if error is not None:
-                answers.append(self._failed(clip, error))
+                answers.append(failed(clip, error, self.card))
                 continue
             _, own = next(left)
             answers.append(self._answer(clip, own, [next(heard) for _ in own], asked, options))
@@ -187,7 +165,7 @@ class Gama:
             spans = split(clip.samples, clip.rate, loaded.model.config.window_seconds)
             with torch.inference_mode():
                 parts = [self._listen(loaded, [clip.samples[s.start : s.stop]])[1][0] for s in spans]
-            vectors.append(_weighted(parts, spans))
+            vectors.append(weighted(parts, spans))
         return np.stack(vectors) if vectors else np.zeros((0, self.card.feature_dim), np.float32)
 
     def analyze(self, batch: Sequence[AudioClip], level: Level) -> list[dict[str, float]]:
@@ -247,7 +225,7 @@ class Gama:
 
     def _hear(
         self, loaded: Loaded, asked: _Asked, clips: Sequence[AudioClip], spans: Sequence[Sequence[Span]]
-    ) -> Iterator[_Heard]:
+    ) -> Iterator[Heard]:
         """The windows of all clips, in order, several in one pass."""
         import torch
 
@@ -283,7 +261,7 @@ class Gama:
         ]
         return heard.tokens, features
 
-    def _decode(self, loaded: Loaded, asked: _Asked, tokens: torch.Tensor, seed: int) -> list[_Heard]:
+    def _decode(self, loaded: Loaded, asked: _Asked, tokens: torch.Tensor, seed: int) -> list[Heard]:
         from grym.models.gama.generation import generate
 
         if asked.labels and self._options.classify_by == "likelihood":
@@ -297,18 +275,18 @@ class Gama:
             seed=seed,
         )
         return [
-            _Heard(
+            Heard(
                 text=str(loaded.tokenizer.decode(one.ids, skip_special_tokens=True)).strip(),
                 confidence=math.exp(min(0.0, one.log_probability)),
                 tokens=len(one.ids),
                 ended=one.ended,
                 seconds=0.0,
-                features=_NOTHING,
+                features=NOTHING,
             )
             for one in said
         ]
 
-    def _weigh(self, loaded: Loaded, asked: _Asked, tokens: torch.Tensor) -> _Heard:
+    def _weigh(self, loaded: Loaded, asked: _Asked, tokens: torch.Tensor) -> Heard:
         """Probability of each label among those given, from the likelihood that it is the whole answer."""
         from grym.models.gama.generation import score_texts
         from grym.models.gama.loading import encode_answer
@@ -326,53 +304,17 @@ class Gama:
         shares = np.exp(scores - scores.max())
         shares /= shares.sum()
         best = int(shares.argmax())
-        return _Heard(asked.labels[best], float(shares[best]), len(texts[best]), True, 0.0, _NOTHING, shares)  # noqa: FBT003
+        return Heard(asked.labels[best], float(shares[best]), len(texts[best]), True, 0.0, NOTHING, shares)  # noqa: FBT003
 
     def _answer(
-        self, clip: AudioClip, spans: Sequence[Span], heard: Sequence[_Heard], asked: _Asked, options: Options
+        self, clip: AudioClip, spans: Sequence[Span], heard: Sequence[Heard], asked: _Asked, options: Options
     ) -> Answer:
-        if not all(math.isfinite(one.confidence) and np.isfinite(one.features).all() for one in heard):
-            return self._failed(clip, ModelError("The model answered with NaN.", code="not-finite"))
-        parts = [
-            Part(span.start / clip.rate, span.stop / clip.rate, one.text, one.confidence)
-            for span, one in zip(spans, heard, strict=True)
-        ]
-        text, confidence = merge_texts(parts, asked.task), mean_confidence(parts)
-        scores: dict[str, float] = {}
-        failure = ""
-        if asked.labels:
-            shares = self._shares(parts, heard, spans, asked)
-            scores = dict(zip(asked.labels, shares.tolist(), strict=True))
-            text, confidence = max(scores.items(), key=lambda item: item[1])
-        else:
-            found = [find_failure(one.text, asked.task, ended=one.ended) for one in heard]
-            # A window in which nothing was said is no failure where others have text.
-            failure = next((kind for kind in found if kind and (kind != "empty" or not text)), "")
-        card = self.card
-        return Answer(
-            clip_id=clip.id,
-            text=text,
-            confidence=min(1.0, confidence),
-            segments=tuple(Segment(p.start, p.end, p.text, p.confidence) for p in parts) if options.segments else (),
-            tokens=sum(one.tokens for one in heard),
-            seconds=sum(one.seconds for one in heard),
-            rung=card.rung,
-            model=card.name,
-            revision=card.revision,
-            features=_weighted([one.features for one in heard], spans) if options.features else None,
-            failure=failure,
-            scores=scores,
-        )
+        by_caption = asked.labels and self._options.classify_by == "caption"
+        shares = self._shares(parts_of(spans, heard, clip.rate), asked) if by_caption else None
+        return compose(clip, spans, heard, options, self.card, task=asked.task, labels=asked.labels, shares=shares)
 
-    def _shares(
-        self, parts: Sequence[Part], heard: Sequence[_Heard], spans: Sequence[Span], asked: _Asked
-    ) -> npt.NDArray[np.float64]:
-        """Probability of each label for the whole clip, float64 ``shape = (labels,)``."""
-        if self._options.classify_by == "likelihood":
-            weights = np.asarray([span.stop - span.start for span in spans], dtype=np.float64)
-            stacked = np.stack([one.scores for one in heard if one.scores is not None])
-            mean: npt.NDArray[np.float64] = np.average(stacked, axis=0, weights=weights)
-            return mean
+    def _shares(self, parts: Sequence[Part], asked: _Asked) -> npt.NDArray[np.float64]:
+        """Share of each label for the whole clip by what was said about it, float64 ``shape = (labels,)``."""
         from grym.models.gama.captions import nearest
 
         return nearest(" ".join(part.text for part in parts), asked.labels, self._embedder())
@@ -388,27 +330,10 @@ class Gama:
             raise ConfigError(msg, code="no-embedder", hint="Write it as 'package.module:function'.") from error
         return found
 
-    def _refuse(self, clip: AudioClip) -> GrymError | None:  # noqa: PLR0911 - one for each reason
+    def _refuse(self, clip: AudioClip) -> GrymError | None:
         from grym.models.gama.configuration import FRAME_SAMPLES, SAMPLE_RATE
 
-        if clip.samples.ndim != 1:
-            return AudioError(f"The clip has {clip.samples.shape[0]} channels, and one is wanted.", code="not-mono")
-        if clip.rate != SAMPLE_RATE:
-            return AudioError(f"The clip has {clip.rate} Hz, the model wants {SAMPLE_RATE} Hz.", code="wrong-rate")
-        if clip.samples.size < FRAME_SAMPLES:
-            return AudioError(f"The clip has {clip.samples.size} samples, fewer than one frame.", code="too-short")
-        if clip.seconds > self._options.max_seconds:
-            msg = f"The clip lasts {clip.seconds:.0f} s, longer than {self._options.max_seconds:.0f} s."
-            return AudioError(msg, code="too-long", hint="Raise max_seconds of the model, or cut the clip.")
-        if not np.isfinite(clip.samples).all():
-            return AudioError("The clip holds NaN or infinite samples.", code="not-finite")
-        if np.ptp(clip.samples) == 0.0:
-            return AudioError("Every sample of the clip has the same value: it is silent.", code="silent")
-        return None
-
-    def _failed(self, clip: AudioClip, error: GrymError) -> Answer:
-        card = self.card
-        return Answer(clip.id, None, rung=card.rung, model=card.name, revision=card.revision, error=error.record())
+        return refuse(clip, rate=SAMPLE_RATE, least_samples=FRAME_SAMPLES, max_seconds=self._options.max_seconds)
 
     def _load(self) -> Loaded:
         if self._loaded is None:
@@ -461,13 +386,3 @@ class Gama:
                 **facts,
             },
         )
-
-
-_NOTHING: npt.NDArray[np.float32] = np.zeros(0, np.float32)
-
-
-def _weighted(vectors: Sequence[npt.NDArray[np.float32]], spans: Sequence[Span]) -> npt.NDArray[np.float32]:
-    """Mean of the windows' vectors, by their length, float32 ``shape = (dim,)``."""
-    weights = [span.stop - span.start for span in spans]
-    mean: npt.NDArray[np.float32] = np.average(np.stack(vectors), axis=0, weights=weights).astype(np.float32)
-    return mean

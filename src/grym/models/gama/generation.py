@@ -5,11 +5,12 @@ Knows nothing about files or windows. Texts go in and come out as token ids; pro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+
+from grym.models.generated import Generated, Recorder, cut_at_end
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,45 +27,6 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     "gama-demo": {"do_sample": True, "temperature": 0.1, "top_p": 0.95, "top_k": 50},
 }  # fmt: skip
 PRESET_TOKENS: Final = 400  # max_new_tokens of both published presets
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """One answer.
-
-    Attributes:
-        ids: new tokens without the end of the text.
-        log_probability: mean over the new tokens and the end of the text, of the network's own distribution.
-        ended: whether the text ended by itself; else it was cut at ``max_new_tokens``.
-    """
-
-    ids: tuple[int, ...]
-    log_probability: float
-    ended: bool
-
-
-class _Recorder(LogitsProcessor):  # type: ignore[misc]
-    """Remembers what the network thought of each token, before any penalty or temperature."""
-
-    def __init__(self) -> None:
-        self._last: torch.Tensor | None = None
-        self._kept: list[torch.Tensor] = []
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Called before each token with those so far, ``shape = (B, new)``."""
-        if self._last is not None:
-            self._keep(input_ids[:, -1])
-        self._last = scores.float().log_softmax(-1)
-        return scores
-
-    def finish(self, ids: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities of all new tokens, float32 ``shape = (B, new)``."""
-        self._keep(ids[:, -1])
-        return torch.stack(self._kept, dim=1)
-
-    def _keep(self, chosen: torch.Tensor) -> None:
-        if self._last is not None:
-            self._kept.append(self._last.gather(1, chosen[:, None])[:, 0])
 
 
 def generate(
@@ -95,12 +57,14 @@ def generate(
         pad_token_id=_padding(text),
     )
     ids, mask = left_padded(prompts, _padding(text), model.device)
-    recorder = _Recorder()
+    recorder = Recorder()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         new = model.generate(audio, ids, mask, settings, _processors(recorder, chosen))
     scores = recorder.finish(new)
-    return [_one(row, score, text.eos_token_id) for row, score in zip(new.tolist(), scores.tolist(), strict=True)]
+    return [
+        cut_at_end(row, score, {text.eos_token_id}) for row, score in zip(new.tolist(), scores.tolist(), strict=True)
+    ]
 
 
 @torch.inference_mode()
@@ -163,18 +127,11 @@ def _score_some(
     ]
 
 
-def _processors(recorder: _Recorder, preset: Mapping[str, Any]) -> LogitsProcessorList:
+def _processors(recorder: Recorder, preset: Mapping[str, Any]) -> LogitsProcessorList:
     """The recorder, then the penalty: the library would run its own in front of what it is given."""
     penalty = preset.get("repetition_penalty", 1.0)
     penalties = [RepetitionPenaltyLogitsProcessor(penalty)] if penalty != 1.0 else []
     return LogitsProcessorList([recorder, *penalties])
-
-
-def _one(ids: Sequence[int], scores: Sequence[float], end: int) -> Generated:
-    ended = end in ids
-    stop = ids.index(end) if ended else len(ids)
-    counted = scores[: stop + 1] if ended else scores
-    return Generated(tuple(ids[:stop]), sum(counted) / max(1, len(counted)), ended)
 
 
 def _padding(text: Any) -> int:
