@@ -25,6 +25,7 @@ SOURCE = Path(grym.__file__).parents[1]
 ENTRY = SOURCE / "grym" / "worker" / "__main__.py"
 TRANSCRIPT = Path(__file__).parents[2] / "docs" / "worker-protocol.md"
 ONE = {"*": "one two"}
+USAGE = {"seconds", "compute_seconds", "cpu_seconds", "peak_rss_mb", "call_peak_mb", "gpu_peak_mb", "pid"}
 PLUGIN = '''
 import fcntl, json, os, signal, stat, struct, subprocess, sys, time
 from pathlib import Path
@@ -547,7 +548,7 @@ def test_the_documented_conversation_is_what_happens(tmp_path):
             child.stdin.write(wire(request, b"".join(bytes.fromhex(frames.pop(0)) for _ in request.get("frames", []))))
             child.stdin.flush()
             reply, vectors = read(child.stdout)
-            assert set(reply.pop("usage")) == {"seconds", "compute_seconds", "cpu_seconds", "peak_rss_mb", "pid"}
+            assert set(reply.pop("usage")) == USAGE
             if reply["status"] == "success":
                 reply["result"].pop("load_seconds", None)
                 reply["result"].pop("pid", None)

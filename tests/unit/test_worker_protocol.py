@@ -16,7 +16,8 @@ from grym.worker import codec, outcome, protocol
 from grym.worker.child import serve
 from grym.worker.protocol import Exit, Message, encode, read_message
 from grym.worker.redact import redact
-from grym.worker.session import Session, peak_rss_mb, typed
+from grym.worker.peaks import peak_rss_mb
+from grym.worker.session import Session, typed
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
