@@ -53,7 +53,7 @@ class WorkerLimits(BaseModel):
     confine: bool = True
     backoff_seconds: float = Field(default=0.1, ge=0)
     backoff_max_seconds: float = Field(default=60.0, ge=0)
-    queue: int = Field(default=64, ge=0)
+    queue: int = Field(default=16, ge=0)
     workers: int = Field(default=1, ge=0, le=256)
     recycle_after: int = Field(default=0, ge=0)
     decode_seconds: float = Field(default=30.0, gt=0)

@@ -49,6 +49,7 @@ class ModelSpec(_Frozen):
         breaker: when it is no longer asked; a matter of the caller, so the worker is not told.
         health: the clip that it is checked with; as above.
         memory_mb: memory that its worker may use in MB (10^6 bytes), instead of that of ``[worker]``; as above.
+        ladder: cheaper settings for when memory is short, in order, instead of the adapter's own; as above.
     """
 
     name: str
@@ -58,6 +59,7 @@ class ModelSpec(_Frozen):
     breaker: BreakerSettings = Field(default=BreakerSettings(), exclude=True)
     health: ModelHealth = Field(default=ModelHealth(), exclude=True)
     memory_mb: float = Field(default=0.0, ge=0, exclude=True)
+    ladder: tuple[Mapping[str, Scalar], ...] | None = Field(default=None, exclude=True)
 
 
 class DatasetSpec(_Frozen):

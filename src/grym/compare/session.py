@@ -30,7 +30,9 @@ from grym.memory.features import FeatureStore, space_name
 from grym.models.interface import Answer, AudioClip, Card, Options
 from grym.quality import Held, Judgement, features_frame, response_frame, transcription_frame
 from grym.resilience.failover import own_answers
+from grym.resilience.opening import memory_manager
 from grym.resilience.recovery import tried_again
+from grym.resilience.state import States
 from grym.worker import Usage, Worker
 from grym.worker.decoder import DecodeAll, decode_here
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from grym.batching import Batch
     from grym.config import Settings
+    from grym.resilience.memory import MemoryManager
     from grym.store import Store
 
 Judge = Callable[[str, "pd.DataFrame", str], Judgement]
@@ -88,6 +91,7 @@ class Session:
         judge: evaluates an expectation suite on a frame: (suite, frame, subject) -> judgement.
         dataset: name of the dataset.
         decode: who decodes.
+        manager: how much of a batch a model is asked at once.
     """
 
     settings: Settings
@@ -98,9 +102,11 @@ class Session:
     judge: Judge
     dataset: str
     decode: DecodeAll = decode_here
+    manager: MemoryManager = field(init=False)
     _by_id: dict[str, Usable] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.manager = memory_manager(self.settings, States(self.store.home))
         self._by_id = {clip.clip_id: clip for clip in self.plan.clips}
 
     def clip(self, clip_id: str) -> Usable:
@@ -325,7 +331,7 @@ class Session:
         if not clips:
             return _Answered([], failed, None)
         try:
-            answers, usage = worker.process(clips, options)
+            answers, usage = self.manager.process(worker, clips, options)
         except GrymError as error:
             _no_fault_of_the_model(error)
             again = tried_again(error, self.settings.recovery) and not last
@@ -349,7 +355,7 @@ class Session:
                     return [*answers, *(self._no_answer(letter, c.id, WorkerError(msg, code="gave-up")) for c in rest)]
                 in_a_row = 0
             try:
-                answer, _ = self.arms[letter].worker.process([clip], Options(features=True))
+                answer, _ = self.manager.process(self.arms[letter].worker, [clip], Options(features=True))
                 answers += own_answers(answer, self.arms[letter].card)
                 in_a_row = 0
             except GrymError as error:

@@ -40,6 +40,7 @@ POLITE_SECONDS: Final = 2.0
 TERM_SECONDS: Final = 2.0
 DEATH_SECONDS: Final = 1.0
 CHILD_GRACE_SECONDS: Final = 2.0
+PRESSED: Final = 2  # calls that wait for one that runs
 NEWEST: Final = 0.2  # weight of the newest call in the mean of what calls take
 
 
@@ -129,6 +130,11 @@ class Worker:
     def memory_mb(self) -> float:
         """Memory that the child may use, in MB; 0 if nothing limits it."""
         return self._guard.memory_mb
+
+    @property
+    def pressed(self) -> bool:
+        """Whether so many calls wait that cheaper settings are due."""
+        return self._waiting > 1 + PRESSED
 
     @property
     def runs(self) -> bool:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NEWEST: Final = 0.2  # weight of the newest turn in the mean of what turns take
 LEAST_SECONDS: Final = 0.05
-PRESSURE: Final = 0.5  # of the places in the line: from here on callers had better ask for less
+PRESSURE: Final = 2  # callers that wait for each that is served: from here on they had better ask for less
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +59,7 @@ class Line:
     @property
     def pressed(self) -> bool:
         """Whether so many wait that everybody had better ask for less."""
-        return bool(self._most) and len(self._waiting) >= max(1.0, PRESSURE * self._most)
+        return len(self._waiting) >= PRESSURE * self._places
 
     @property
     def retry_after(self) -> float:

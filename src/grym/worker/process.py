@@ -200,6 +200,10 @@ class ChildProcess:
             The exit code, negative for a signal.
         """
         helpers = family(self.pid)[1:] if self._process.returncode is None else []
+        if helpers:  # it may be starting more of them this moment
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, signal.SIGSTOP)
+            helpers = family(self.pid)[1:]
         self.strike()
         for helper in helpers:
             with contextlib.suppress(ProcessLookupError, PermissionError):
