@@ -56,7 +56,7 @@ class Forks(FakeModel):
         for number in range(6):
             made = subprocess.Popen(["sleep", "600"], start_new_session=number == 0)
             with Path("forks").open("a") as sink:
-                sink.write(f"{made.pid}\n")
+                sink.write(f"{made.pid} ")
         time.sleep(600)
 '''
 MB = 1_000_000
@@ -78,7 +78,7 @@ def test_a_child_may_do_only_what_it_needs(make, probes, tmp_path):  # noqa: F81
     """It writes to its own folder only, reaches no port and no other process, and inherits no open file."""
     (tmp_path / "readable").write_text("anybody")
     secret = os.open(tmp_path / "readable", os.O_RDONLY)
-    os.set_inheritable(secret, True)
+    os.set_inheritable(secret, True)  # noqa: FBT003 - the library's signature
     with socket.create_server(("127.0.0.1", 0)) as server:
         told = f"{tmp_path}|{server.getsockname()[1]}|{os.getpid()}"
         worker = make(spec(adapter="probes:Probe", state=told), open_files=256, file_mb=2)

@@ -331,7 +331,7 @@ class Session:
         if not clips:
             return _Answered([], failed, None)
         try:
-            answers, usage = self.manager.process(worker, clips, options)
+            answers, usage = self.manager.process(worker, clips, options, card=self.arms[letter].card)
         except GrymError as error:
             _no_fault_of_the_model(error)
             again = tried_again(error, self.settings.recovery) and not last
@@ -355,7 +355,8 @@ class Session:
                     return [*answers, *(self._no_answer(letter, c.id, WorkerError(msg, code="gave-up")) for c in rest)]
                 in_a_row = 0
             try:
-                answer, _ = self.manager.process(self.arms[letter].worker, [clip], Options(features=True))
+                arm = self.arms[letter]
+                answer, _ = self.manager.process(arm.worker, [clip], Options(features=True), card=arm.card)
                 answers += own_answers(answer, self.arms[letter].card)
                 in_a_row = 0
             except GrymError as error:

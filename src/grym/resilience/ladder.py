@@ -52,7 +52,8 @@ class Ladder:
     @property
     def card(self) -> Card:
         """What the model is on its present rung; starts it if it was never started."""
-        return self._running()[0].card
+        card: Card = self._running()[0].card
+        return card
 
     @property
     def rung(self) -> Rung:

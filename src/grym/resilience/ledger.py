@@ -1,6 +1,6 @@
 """What is known about the memory that calls take: measured peaks, sizes that were too much, and what follows.
 
-One entry for each revision and rung of a model, kept in the home with the other
+One entry for each revision and setting (rung, options) of a model, kept in the home with the other
 shared state (:mod:`grym.resilience.state`). Peaks give a straight line in the audio
 of a batch; a model that was never measured gets a careful guess. Knows nothing about
 workers. Sizes are MB (10^6 bytes), audio is seconds.
@@ -8,6 +8,7 @@ workers. Sizes are MB (10^6 bytes), audio is seconds.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -151,7 +152,8 @@ class Ledger:
 
 
 def _name(revision: str, rung: str) -> str:
-    return f"memory/{revision}/{rung}"
+    digest = hashlib.sha256(rung.encode()).hexdigest()[:12]  # a rung may say much
+    return f"memory/{revision}/{digest}"
 
 
 def _step(seconds: float) -> int:

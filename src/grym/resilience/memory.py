@@ -10,6 +10,7 @@ are MB (10^6 bytes), audio is seconds.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from dataclasses import replace
@@ -62,11 +63,11 @@ class MemoryManager:
         self.ledger = ledger
         self._free_mb = free_mb
 
-    def most_seconds(self, worker: Asked) -> float:
+    def most_seconds(self, worker: Asked, card: Card | None = None) -> float:
         """Seconds of audio that a call should hold at most; infinite if memory is no matter."""
-        card = worker.card
+        card = card or worker.card
         limit = _number(worker, "memory_mb")
-        known = self.ledger.known(card.revision, card.rung, limit)
+        known = self.ledger.known(card.revision, _settings(worker, card), limit)
         resident = _number(worker, "resident_mb")
         device = "cuda" if "cuda" in card.rung else "cpu"
         line = self.ledger.line(known, card, 0.0 if device == "cuda" else resident)
@@ -82,6 +83,7 @@ class MemoryManager:
         options: Options,
         *,
         deadline: float | None = None,
+        card: Card | None = None,
         **more: Any,
     ) -> tuple[list[Answer], Usage]:
         """Answer every clip, in order, in as many calls as it takes.
@@ -91,6 +93,7 @@ class MemoryManager:
             clips: the batch.
             options: options of the calls.
             deadline: seconds for all calls together; default that of the worker for each.
+            card: what the model is, if the caller knows.
             more: further arguments of the worker's ``process``.
 
         Returns:
@@ -101,22 +104,27 @@ class MemoryManager:
             ResourceError: no clip could be answered for want of memory.
             GrymError: whatever the worker raises.
         """
-        work = _Work(self, worker, options, math.inf if deadline is None else time.monotonic() + deadline, more)
-        parts = _parts(clips, self.most_seconds(worker)) if len(clips) > 1 else [clips]
+        card = card or worker.card
+        until = math.inf if deadline is None else time.monotonic() + deadline
+        work = _Work(self, worker, card, options, until, more)
+        parts = _parts(clips, self.most_seconds(worker, card)) if len(clips) > 1 else [clips]
         for part in parts:
             work.ask(part)
         return work.result(len(clips))
 
-    def ask(self, worker: Asked, clips: Sequence[AudioClip], options: Options, **more: Any) -> tuple[list[Answer], Any]:
+    def ask(
+        self, worker: Asked, card: Card, clips: Sequence[AudioClip], options: Options, **more: Any
+    ) -> tuple[list[Answer], Any]:
         """One call, measured; a size that fails is remembered.
 
         Raises:
             ResourceError: out of memory, or known to be.
             GrymError: whatever the worker raises.
         """
-        card, seconds = worker.card, sum(clip.seconds for clip in clips)
+        seconds = sum(clip.seconds for clip in clips)
         limit = _number(worker, "memory_mb")
-        known = self.ledger.known(card.revision, card.rung, limit)
+        settings = _settings(worker, card)
+        known = self.ledger.known(card.revision, settings, limit)
         if len(clips) == 1 and seconds >= known.too_much_alone:
             msg = (
                 f"{card.name!r} ran out of memory with a clip of {known.too_much_alone:.1f} s; this one is not shorter."
@@ -127,10 +135,10 @@ class MemoryManager:
             answers, usage = worker.process(clips, options, **more)
         except ResourceError as error:
             if error.code in SHORT:
-                self.ledger.failed(known, card.revision, card.rung, seconds, alone=len(clips) == 1)
+                self.ledger.failed(known, card.revision, settings, seconds, alone=len(clips) == 1)
             raise
         peak = _number(usage, "gpu_peak_mb" if "cuda" in card.rung else "call_peak_mb")
-        self.ledger.measured(known, card.revision, card.rung, seconds, peak)
+        self.ledger.measured(known, card.revision, settings, seconds, peak)
         return answers, usage
 
 
@@ -138,9 +146,15 @@ class _Work:
     """The calls of one batch."""
 
     def __init__(
-        self, manager: MemoryManager, worker: Asked, options: Options, until: float, more: dict[str, Any]
+        self,
+        manager: MemoryManager,
+        worker: Asked,
+        card: Card,
+        options: Options,
+        until: float,
+        more: dict[str, Any],
     ) -> None:
-        self._manager, self._worker, self._options = manager, worker, options
+        self._manager, self._worker, self._card, self._options = manager, worker, card, options
         self._until, self._more = until, more
         self._answers: list[Answer] = []
         self._usages: list[Usage] = []
@@ -153,11 +167,11 @@ class _Work:
         if math.isfinite(self._until):
             left = self._until - time.monotonic()
             if left < LEAST_SECONDS:
-                msg = f"{self._worker.card.name!r} gave no answer in time, in {len(self._usages)} calls."
+                msg = f"{self._card.name!r} gave no answer in time, in {len(self._usages)} calls."
                 raise DeadlineError(msg, code="deadline", hint="Send less audio, or allow more time.")
             more = {**more, "deadline": left}
         try:
-            answers, usage = self._manager.ask(self._worker, clips, self._options, **more)
+            answers, usage = self._manager.ask(self._worker, self._card, clips, self._options, **more)
         except ResourceError as error:
             if error.code not in SHORT:
                 raise
@@ -166,7 +180,7 @@ class _Work:
                 self.ask(clips[:half])
                 self.ask(clips[half:])
                 return
-            card = self._worker.card
+            card = self._card
             self._errors.append(error)
             self._answers.append(
                 Answer(clips[0].id, None, rung=card.rung, model=card.name, revision=card.revision, error=error.record())
@@ -210,6 +224,12 @@ def _together(usages: Sequence[Usage]) -> Usage:
         call_peak_mb=max(one.call_peak_mb for one in usages),
         gpu_peak_mb=max(one.gpu_peak_mb for one in usages),
     )
+
+
+def _settings(worker: Asked, card: Card) -> str:
+    """The rung with the options of the adapter: some change the memory and no answer, so the revision is the same."""
+    options = getattr(getattr(worker, "spec", None), "options", {})
+    return f"{card.rung} {json.dumps(dict(options), sort_keys=True, default=str)}"
 
 
 def _number(owner: object, name: str) -> float:

@@ -297,13 +297,9 @@ def _read(reply: Message, asked: _Asked) -> Decoded | GrymError:
     result = outcome.result(reply)
     try:
         facts = result["measured"]
-        measured = Measured(
-            **{
-                **{name: codec.number(value) for name, value in facts.items()},
-                "source_rate": int(facts["source_rate"]),
-                "source_channels": int(facts["source_channels"]),
-            }
-        )
+        rates = {name: int(facts[name]) for name in ("source_rate", "source_channels")}
+        levels = {name: codec.number(value) for name, value in facts.items() if name not in rates}
+        measured = Measured(**rates, **levels)
         clip = AudioClip(str(result["clip_id"]), reply.frames[result["frame"]], int(result["rate"]))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as broken:
         msg = "The decoder answered in a form nobody knows."
