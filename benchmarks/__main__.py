@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import base, calls, gates, overhead, processes, resilience, runs, waiting
+from benchmarks import base, calls, gates, overhead, processes, resilience, runs, waiting, workers
 from benchmarks.figures import report
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ BENCHMARKS: Mapping[str, Callable[[Path], Iterable[Figure]]] = {
     "processes": processes.measure,
     "resilience": resilience.measure,
     "runs": runs.measure,
+    "workers": workers.measure,
 }
 
 

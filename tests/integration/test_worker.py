@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -604,3 +605,20 @@ def test_a_worker_that_cannot_be_started_is_a_typed_error(tmp_path, monkeypatch)
     with pytest.raises(WorkerError) as caught:
         Worker(spec(), WorkerLimits(), tmp_path / "scratch").start()
     assert caught.value.code == "no-start"
+
+
+def test_the_documented_client_in_another_language_works(tmp_path):
+    """docs/clients/worker.mjs talks to a worker: limits, load, audio in frames, features back, an error, the end."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("there is no Node.js here")
+    (tmp_path / "model.json").write_text(json.dumps(spec(ONE, feature_dim=2).model_dump(mode="json")))
+    (tmp_path / "audio.f32").write_bytes(np.array([0, 0.5, -0.5, 0.25], "<f4").tobytes())
+    script = TRANSCRIPT.parent / "clients" / "worker.mjs"
+    command = [node, str(script), sys.executable, str(ENTRY), "model.json", "audio.f32", "8"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told.pop("kept")[0] == "open_files"
+    assert told.pop("features") == pytest.approx([0.1728503, 0.9419833], abs=1e-5)  # as in the transcript
+    assert told == {"model": "toy", "text": "one two", "refused": "wrong-option", "exit": Exit.SHUTDOWN}
