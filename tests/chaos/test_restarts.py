@@ -12,7 +12,11 @@ import psutil
 import pytest
 
 from grym.config import ModelSpec, WorkerLimits
+from grym.errors import ResourceError
 from grym.models.interface import AudioClip, Options
+from grym.resilience.ledger import Ledger
+from grym.resilience.memory import MemoryManager
+from grym.resilience.state import States
 from grym.worker import Pool, Worker
 
 pytestmark = pytest.mark.chaos
@@ -51,6 +55,29 @@ def test_restarts_leave_nothing_behind(tmp_path: Path, spec: ModelSpec, restarts
     assert traces() == before
     worker.close()
     assert traces() == start
+
+
+def test_wav2vec2_mini_under_a_tight_limit(tmp_path: Path) -> None:
+    """A batch that is too much for the limit is asked in parts, and everything is answered as without a limit."""
+    numbers = np.random.default_rng(3)
+    batch = [
+        AudioClip(f"c{n}", numbers.normal(scale=0.1, size=60 * 16_000).astype(np.float32), 16_000) for n in range(12)
+    ]
+    options = Options(segments=False)
+    with Worker(MINI, WorkerLimits(threads=1), tmp_path / "roomy") as worker:
+        one = worker.process(batch[:1], options)[1].call_peak_mb
+        expected, usage = worker.process(batch, options)
+    assert usage.call_peak_mb > one + 40  # or the limit below would not tell the two apart
+    limit = (one + usage.call_peak_mb) / 2
+    manager = MemoryManager(Ledger(States(tmp_path), 3600), lambda _: 1e6)
+    with Worker(MINI, WorkerLimits(threads=1, memory_mb=limit), tmp_path / "tight") as worker:
+        with pytest.raises(ResourceError) as caught:
+            worker.process(batch, options)
+        answers, parts = manager.process(worker, batch, options)
+    assert caught.value.code == "out-of-memory"
+    assert [(a.clip_id, a.text) for a in answers] == [(a.clip_id, a.text) for a in expected]
+    assert all("batch=" in a.rung for a in answers)
+    assert parts.call_peak_mb <= limit * 1.1
 
 
 def test_a_pool_survives_kills_at_random(tmp_path: Path) -> None:

@@ -140,12 +140,15 @@ class Ledger:
 
     def rung_failed(self, model: str, rung: str) -> None:
         """A model did not fit into the memory with these settings."""
-        self._states.put_note(f"memory/rung/{model}/{rung}", "too much")
+        self._states.put_note(f"memory/rung/{model}/{rung}", repr(self._clock()))
 
     def rung_is_due(self, model: str, rung: str) -> bool:
         """Whether these settings may be tried: they did not fail lately."""
         noted = self._states.note(f"memory/rung/{model}/{rung}")
-        return noted is None or not noted[0] or not 0 <= self._clock() - noted[1] < self._expiry
+        at = math.nan
+        with suppress(ValueError, TypeError):
+            at = float(noted[0])  # type: ignore[index]  # None is a TypeError
+        return not 0 <= self._clock() - at < self._expiry
 
     def _keep(self, revision: str, rung: str, known: Known) -> None:
         self._states.put_note(_name(revision, rung), json.dumps(asdict(known)))

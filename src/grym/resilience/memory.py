@@ -195,7 +195,7 @@ class _Work:
             raise self._errors[-1]
         if len(self._usages) == 1:
             return self._answers, self._usages[0]
-        parts = f" batch={self._largest:.0f}s"
+        parts = f" batch={self._largest:.3g}s"
         answers = [replace(one, rung=f"{one.rung}{parts}") if one.error is None else one for one in self._answers]
         return answers, _together(self._usages)
 

@@ -134,7 +134,7 @@ class Worker:
     @property
     def pressed(self) -> bool:
         """Whether so many calls wait that cheaper settings are due."""
-        return self._waiting > 1 + PRESSED
+        return self._waiting >= 1 + PRESSED
 
     @property
     def runs(self) -> bool:
@@ -335,6 +335,9 @@ class Worker:
     def _own_limits(self) -> Json:
         """What the child is told to keep itself."""
         limits = self._limits
+        if self._cache is not None:
+            with contextlib.suppress(OSError):  # then nothing is remembered
+                self._cache.mkdir(parents=True, exist_ok=True)
         places = [self._scratch, *([self._cache] if self._cache else []), *writable_options(self.spec)]
         return {
             "memory_mb": self.spec.memory_mb or limits.memory_mb,

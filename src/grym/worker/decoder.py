@@ -252,6 +252,8 @@ class _Work:
         except TimeUp:
             return self._refuse(asked, "timeout", f"was not decoded within {self._seconds:g} s")
         except ResourceError as error:
+            if error.code != "out-of-memory":  # it started processes
+                return self._refuse(asked, "died", f"made its decoder do what no decoder does ({error.code})")
             return self._refuse(asked, "memory", f"takes too much memory to decode. {error.message.rstrip('.')}")
         except WorkerError as error:  # what came is no reply: the decoder is not what it was
             why = error.message

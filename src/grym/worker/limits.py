@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MB: Final = 1_000_000
-# What libraries reserve and never touch: torch with two threads has 270 MB more data than it has in memory.
-RESERVED_MB: Final = 256
+# What libraries reserve and never touch: with torch and two threads a process has 290 MB more data than memory.
+RESERVED_MB: Final = 320
 OOM_SCORE: Final = "600"  # of 1000: the kernel ends a worker before the process that would start it again
 
 

@@ -69,8 +69,8 @@ class Session:
         self.compute_seconds = 0.0
         self.peaks.begin()
         try:
-            if self.limits is not None:
-                self.limits.begin()
+            if self.limits is not None and request.header.get("operation") != Operation.LOAD:
+                self.limits.begin()  # loading has its deadline; how long importing takes is no matter of the call
             result, frames = self._dispatch(request, identity)
             reply = Message({"id": identity, "status": "success", "result": result}, frames)
         except Exception as error:  # noqa: BLE001 - errors never cross the border as bare exceptions
