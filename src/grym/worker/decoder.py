@@ -299,9 +299,15 @@ def _read(reply: Message, asked: _Asked) -> Decoded | GrymError:
     result = outcome.result(reply)
     try:
         facts = result["measured"]
-        rates = {name: int(facts[name]) for name in ("source_rate", "source_channels")}
-        levels = {name: codec.number(value) for name, value in facts.items() if name not in rates}
-        measured = Measured(**rates, **levels)
+        measured = Measured(
+            source_rate=int(facts["source_rate"]),
+            source_channels=int(facts["source_channels"]),
+            seconds=codec.number(facts["seconds"]),
+            rms_dbfs=codec.number(facts["rms_dbfs"]),
+            peak_dbfs=codec.number(facts["peak_dbfs"]),
+            clipped_fraction=codec.number(facts["clipped_fraction"]),
+            silent_fraction=codec.number(facts["silent_fraction"]),
+        )
         clip = AudioClip(str(result["clip_id"]), reply.frames[result["frame"]], int(result["rate"]))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as broken:
         msg = "The decoder answered in a form nobody knows."
