@@ -108,7 +108,7 @@ class Pool:
         self._lock = threading.Lock()
         self._first = threading.Lock()
         self._seats: list[_Seat] = []
-        self._replaced = self._recycled = 0
+        self._recycled = 0
         self._wake = threading.Event()
         self._closed = False
         self._card: Card | None = None
@@ -141,8 +141,9 @@ class Pool:
         with self._lock:
             seats = self._seats
             down, busy = sum(seat.down for seat in seats), sum(seat.busy for seat in seats)
+            replaced = sum(seat.worker.restarts for seat in seats) - self._recycled
         line = self._line
-        return Load(len(seats), down, busy, line.waiting, line.shed, self._replaced, self._recycled)
+        return Load(len(seats), down, busy, line.waiting, line.shed, replaced, self._recycled)
 
     @property
     def pressed(self) -> bool:
@@ -294,7 +295,7 @@ class Pool:
         return down
 
     def _revive(self, seat: _Seat) -> None:
-        worn, died = seat.worker.runs, seat.worker.restarts or seat.calls
+        worn = seat.worker.runs
         try:
             if worn:
                 seat.worker.restart()
@@ -306,7 +307,6 @@ class Pool:
         with self._lock:
             seat.calls, seat.down = 0, False
             self._recycled += bool(worn)
-            self._replaced += bool(not worn and died)
             # New ones begin like the least loaded of the others, or they would get every call for a while.
             seat.seconds = min((one.seconds for one in self._seats if one is not seat), default=0.0)
             up = sum(not one.down for one in self._seats)
