@@ -28,6 +28,7 @@ from benchmarks import (
     simulator,
     statistics,
     waiting,
+    workers,
 )
 from benchmarks.figures import report
 
@@ -53,6 +54,7 @@ BENCHMARKS: Mapping[str, Callable[..., Iterable[Figure]]] = {
     "processes": processes.measure,
     "resilience": resilience.measure,
     "runs": runs.measure,
+    "workers": workers.measure,
     "experiment_paths": experiment_paths.measure,
     **{name: module.measure for name, module in RATES.items()},
 }

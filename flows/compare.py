@@ -38,6 +38,7 @@ from grym.parts import disk
 from grym.quality import Judgement
 from grym.scratch import scratch_folder
 from grym.store import Store
+from grym.worker.decoder import DecodeAll, Decoder
 from reports import VIEWS
 from tasks import policies
 from tasks.audio import CHUNK, check_audio
@@ -119,9 +120,10 @@ def compare(
     found = load_dataset(dataset, settings)
     with (
         scratch_folder(settings.home, "compare") as scratch,
+        Decoder(settings.worker, scratch / "decode") as decoder,
         _starting(settings, {"a": a, "b": b}, scratch) as starting,
     ):
-        usable, refused, judgements = _check(found, settings, counter)
+        usable, refused, judgements = _check(found, settings, counter, decoder)
         arms = starting.result()
         facts = {letter: f"{arms[letter].card.revision} {arms[letter].card.rung}" for letter in ARMS}
         key = run_key(usable, facts, settings, suites_digest())
@@ -129,7 +131,7 @@ def compare(
         with _only_one(store, key):
             done = _complete(settings.home)
             plan = make_plan(usable, key, settings.compare, store, new=new, complete=done)
-            session = Session(settings, plan, arms, store, FeatureStore(settings.home), judge, found.name)
+            session = Session(settings, plan, arms, store, FeatureStore(settings.home), judge, found.name, decoder)
             result = _run(session, refused, judgements, counter)
             if (see := finished.get()) is not None:
                 see(result)
@@ -203,11 +205,11 @@ class _Counter:
 
 
 def _check(
-    found: Dataset, settings: Settings, counter: _Counter
+    found: Dataset, settings: Settings, counter: _Counter, decode: DecodeAll
 ) -> tuple[list[Usable], list[Refused], list[Judgement]]:
     chunks = [found.entries[i : i + CHUNK] for i in range(0, len(found.entries), CHUNK)]
     counter.add(len(chunks))
-    futures = [check_audio.submit(_as_is(chunk), settings.audio) for chunk in chunks]
+    futures = [check_audio.submit(_as_is(chunk), settings.audio, _as_is(decode)) for chunk in chunks]
     usable: list[Usable] = []
     judgements: list[Judgement] = []
     refused = refusals(found)

@@ -14,20 +14,23 @@ from grym.config import AudioLimits
 from grym.corpus.manifest import Entry
 from grym.errors import QualityError
 from grym.quality import Judgement, audio_frame
+from grym.worker.decoder import DecodeAll, decode_here
 from tasks.policies import PLAIN
 
 CHUNK = 256
 
 
 @task(name="check audio", tags=["cpu"], **PLAIN)
-def check_audio(entries: Sequence[Entry], limits: AudioLimits) -> tuple[list[Usable], list[Refused], list[Judgement]]:
+def check_audio(
+    entries: Sequence[Entry], limits: AudioLimits, decode: DecodeAll = decode_here
+) -> tuple[list[Usable], list[Refused], list[Judgement]]:
     """Decode, measure and gate some clips; a bad clip is refused, the others go on."""
     import pandas as pd
 
     rows: list[pd.DataFrame] = []
     bounds: dict[str, Any] = limits.model_dump(include={"rate", "min_seconds", "max_seconds"})
     usable, refused = check_entries(
-        entries, limits, lambda clip, measured: rows.append(audio_frame([clip], [asdict(measured)], **bounds))
+        entries, limits, lambda clip, measured: rows.append(audio_frame([clip], [asdict(measured)], **bounds)), decode
     )
     if not usable:
         return usable, refused, []

@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from grym._registered import add_registered
 from grym._resilience_settings import BreakerSettings, HealthSettings, ModelHealth, RecoverySettings, RouteSettings
+from grym._worker_settings import WorkerLimits as WorkerLimits  # noqa: PLC0414 - part of this module for its users
 from grym.errors import ConfigError, StorageError
 
 Scalar = str | int | float | bool
@@ -48,6 +49,8 @@ class ModelSpec(_Frozen):
         licence: licence of the weights, shown in reports.
         breaker: when it is no longer asked; a matter of the caller, so the worker is not told.
         health: the clip that it is checked with; as above.
+        memory_mb: memory that its worker may use in MB (10^6 bytes), instead of that of ``[worker]``; as above.
+        ladder: cheaper settings for when memory is short, in order, instead of the adapter's own; as above.
     """
 
     name: str
@@ -56,6 +59,8 @@ class ModelSpec(_Frozen):
     licence: str = "unknown"
     breaker: BreakerSettings = Field(default=BreakerSettings(), exclude=True)
     health: ModelHealth = Field(default=ModelHealth(), exclude=True)
+    memory_mb: float = Field(default=0.0, ge=0, exclude=True)
+    ladder: tuple[Mapping[str, Scalar], ...] | None = Field(default=None, exclude=True)
 
 
 class DatasetSpec(_Frozen):
@@ -129,16 +134,6 @@ class AudioLimits(_Frozen):
             msg = f"{value} should not be less than audio.min_rate, which is {least}"
             raise ValueError(msg)
         return value
-
-
-class WorkerLimits(_Frozen):
-    """``[worker]``: what a child process may use and how long it may take."""
-
-    start_seconds: float = Field(default=120.0, gt=0)
-    call_seconds: float = Field(default=30.0, gt=0, description="deadline of a call, before the audio's share")
-    call_seconds_per_audio_second: float = Field(default=2.0, ge=0)
-    threads: int = Field(default=0, ge=0, description="threads of a worker; 0 means all cores")
-    attempts: int = Field(default=3, ge=1, description="tries of a batch before its clips are tried one by one")
 
 
 class PluginPaths(_Frozen):

@@ -184,7 +184,7 @@ def test_a_worker_killed_in_a_call_costs_a_retry_and_nothing_else(project: Any, 
     )
     flow = project.start("compare", "--a", "left", "--b", "right", "--dataset", manifest)
     wait(begun.exists)
-    victims = workers(flow.pid)
+    victims = [victim for victim in workers(flow.pid) if not victim.cwd().endswith("/decode")]
     assert len(victims) == 2
     for victim in victims:
         victim.kill()

@@ -181,7 +181,7 @@ def test_a_model_with_too_many_calls_waiting_is_passed_over(bench: Any) -> None:
     while made.models["a"].calls < THREADS:
         time.sleep(0.005)
     (served,) = made.route.ask(clips())
-    assert (served.served_by, served.refused[0].code) == ("b", "busy")
+    assert (served.served_by, served.refused[0].code) == ("b", "overloaded")
     assert made.states.circuit("a", "process_audio").failures == 0
     made.models["a"].gate.set()
     for thread in waiting:

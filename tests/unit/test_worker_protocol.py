@@ -16,7 +16,7 @@ from grym.worker import codec, outcome, protocol
 from grym.worker.child import serve
 from grym.worker.protocol import Exit, Message, encode, read_message
 from grym.worker.redact import redact
-from grym.worker.session import Session, peak_rss_mb, typed
+from grym.worker.session import Session, typed
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -400,7 +400,7 @@ def test_a_whole_conversation_without_a_process():
     usage = outcome.usage(replies[2], 9.0)
     assert usage.wall_seconds == 9.0
     assert 0 <= usage.compute_seconds <= replies[2].header["usage"]["seconds"]
-    assert 10 < usage.peak_rss_mb <= peak_rss_mb()
+    assert 10 < usage.call_peak_mb <= usage.peak_rss_mb
 
 
 def test_no_clips_are_no_work():

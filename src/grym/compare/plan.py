@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from grym.audio import Measured, decode
 from grym.batching import Batch, plan_batches
 from grym.compare.early_stop import walk
 from grym.errors import ErrorRecord, GrymError, ManifestError
 from grym.store import RunRef, Store
+from grym.worker.decoder import DecodeAll, decode_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from grym.audio import Measured
     from grym.config import AudioLimits, CompareSettings, Settings
     from grym.corpus.manifest import Dataset, Entry
     from grym.models.interface import AudioClip
@@ -77,7 +78,10 @@ class Plan:
 
 
 def check_entries(
-    entries: Sequence[Entry], limits: AudioLimits, see: Callable[[AudioClip, Measured], object] | None = None
+    entries: Sequence[Entry],
+    limits: AudioLimits,
+    see: Callable[[AudioClip, Measured], object] | None = None,
+    decode: DecodeAll = decode_here,
 ) -> tuple[list[Usable], list[Refused]]:
     """Decode and measure every clip; a clip that cannot be used is refused with its reason.
 
@@ -85,15 +89,15 @@ def check_entries(
         entries: rows of a manifest.
         limits: what a usable clip is.
         see: called with each usable clip while its samples are in memory; they are dropped afterwards.
+        decode: who decodes; a :class:`grym.worker.decoder.Decoder` where the files are not to be trusted.
     """
     usable: list[Usable] = []
     refused: list[Refused] = []
-    for entry in entries:
-        try:
-            clip, measured = decode(entry.path, limits, offset=entry.offset, duration=entry.duration)
-        except GrymError as error:
-            refused.append(Refused(entry.key, "audio", error.record()))
+    for entry, found in zip(entries, decode(entries, limits), strict=True):
+        if isinstance(found, GrymError):
+            refused.append(Refused(entry.key, "audio", found.record()))
         else:
+            clip, measured = found
             usable.append(Usable(entry, clip.id, measured))
             if see is not None:
                 see(clip, measured)

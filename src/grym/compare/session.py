@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from grym.audio import decode
 from grym.compare.normalize import Normalizer, get_normalizer
 from grym.compare.plan import Plan, Refused, Usable, clip_row, refused_row
 from grym.compare.run_evidence import evidence_rows, look_at, look_row, noise_rows
@@ -31,8 +30,11 @@ from grym.memory.features import FeatureStore, space_name
 from grym.models.interface import Answer, AudioClip, Card, Options
 from grym.quality import Held, Judgement, features_frame, response_frame, transcription_frame
 from grym.resilience.failover import own_answers
+from grym.resilience.opening import memory_manager
 from grym.resilience.recovery import tried_again
+from grym.resilience.state import States
 from grym.worker import Usage, Worker
+from grym.worker.decoder import DecodeAll, decode_here
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from grym.batching import Batch
     from grym.config import Settings
+    from grym.resilience.memory import MemoryManager
     from grym.store import Store
 
 Judge = Callable[[str, "pd.DataFrame", str], Judgement]
@@ -87,6 +90,8 @@ class Session:
         memory: feature store.
         judge: evaluates an expectation suite on a frame: (suite, frame, subject) -> judgement.
         dataset: name of the dataset.
+        decode: who decodes.
+        manager: how much of a batch a model is asked at once.
     """
 
     settings: Settings
@@ -96,9 +101,12 @@ class Session:
     memory: FeatureStore
     judge: Judge
     dataset: str
+    decode: DecodeAll = decode_here
+    manager: MemoryManager = field(init=False)
     _by_id: dict[str, Usable] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.manager = memory_manager(self.settings, States(self.store.home))
         self._by_id = {clip.clip_id: clip for clip in self.plan.clips}
 
     def clip(self, clip_id: str) -> Usable:
@@ -291,22 +299,33 @@ class Session:
         return next(row for row in rows if row["metric"] == "wer")
 
     def _decode(self, clip_id: str) -> AudioClip:
-        entry = self.clip(clip_id).entry
-        clip, _ = decode(entry.path, self.settings.audio, offset=entry.offset, duration=entry.duration)
-        if clip.id != clip_id:
-            msg = f"{entry.key} is no longer the audio that was checked."
-            raise AudioError(msg, code="changed", hint="Do not write to a dataset while it is compared.")
-        return clip
+        (found,) = self._decode_all([clip_id])
+        if isinstance(found, GrymError):
+            raise found
+        return found
+
+    def _decode_all(self, clip_ids: Sequence[str]) -> Iterator[AudioClip | GrymError]:
+        """Clips as they were checked; a file that changed or vanished since gives an error."""
+        entries = [self.clip(clip_id).entry for clip_id in clip_ids]
+        decoded = self.decode(entries, self.settings.audio)
+        for clip_id, entry, found in zip(clip_ids, entries, decoded, strict=True):
+            if isinstance(found, GrymError):
+                yield found
+            elif found[0].id == clip_id:
+                yield found[0]
+            else:
+                msg = f"{entry.key} is no longer the audio that was checked."
+                yield AudioError(msg, code="changed", hint="Do not write to a dataset while it is compared.")
 
     def _load(self, letter: str, batch: Batch) -> tuple[list[AudioClip], list[Answer]]:
         """Clips of a batch; a file that changed or vanished since it was checked yields a failed answer."""
         clips: list[AudioClip] = []
         failed: list[Answer] = []
-        for clip_id in batch.clip_ids:
-            try:
-                clips.append(self._decode(clip_id))
-            except GrymError as error:
-                failed.append(self._no_answer(letter, clip_id, error))
+        for clip_id, found in zip(batch.clip_ids, self._decode_all(batch.clip_ids), strict=True):
+            if isinstance(found, GrymError):
+                failed.append(self._no_answer(letter, clip_id, found))
+            else:
+                clips.append(found)
         return clips, failed
 
     def _answer(self, letter: str, batch: Batch, attempt: int, *, last: bool) -> _Answered:
@@ -316,7 +335,7 @@ class Session:
         if not clips:
             return _Answered([], failed, None)
         try:
-            answers, usage = worker.process(clips, options)
+            answers, usage = self.manager.process(worker, clips, options, card=self.arms[letter].card)
         except GrymError as error:
             _no_fault_of_the_model(error)
             again = tried_again(error, self.settings.recovery) and not last
@@ -340,7 +359,8 @@ class Session:
                     return [*answers, *(self._no_answer(letter, c.id, WorkerError(msg, code="gave-up")) for c in rest)]
                 in_a_row = 0
             try:
-                answer, _ = self.arms[letter].worker.process([clip], Options(features=True))
+                arm = self.arms[letter]
+                answer, _ = self.manager.process(arm.worker, [clip], Options(features=True), card=arm.card)
                 answers += own_answers(answer, self.arms[letter].card)
                 in_a_row = 0
             except GrymError as error:

@@ -35,10 +35,25 @@ if TYPE_CHECKING:
     from grym.config import ModelSpec
 
 Deed = Literal[
-    "answer", "fail", "raise", "bug", "memory", "crash", "exit", "hang", "print", "too-few", "wrong-id", "nan", "junk"
+    "answer",
+    "fail",
+    "raise",
+    "bug",
+    "memory",
+    "gpu-memory",
+    "crash",
+    "exit",
+    "hang",
+    "spin",
+    "print",
+    "too-few",
+    "wrong-id",
+    "nan",
+    "junk",
 ]
 WRONG_WORDS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FLOOR: Final = 1e-3
+MB: Final = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +67,7 @@ class FakeOptions:
         latency_seconds: time that each call sleeps.
         feature_dim: length of a feature vector.
         state: file that counts what rules with ``first`` did, so that they survive a restart.
+        memory_mb_per_second: memory that a call takes for each second of its audio, in MB (10^6 bytes).
     """
 
     script: str = ""
@@ -60,6 +76,7 @@ class FakeOptions:
     latency_seconds: float = 0.0
     feature_dim: int = 8
     state: str = ""
+    memory_mb_per_second: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +87,8 @@ class Rule:
         text: what is said.
         confidence: in [0, 1].
         do: ``answer``; ``fail`` gives an answer with an error; ``raise`` raises a typed error, ``bug`` a
-            ValueError that names a file, ``memory`` a MemoryError; ``crash`` is a SIGKILL to itself, ``exit`` ends
+            ValueError that names a file, ``memory`` a MemoryError, ``gpu-memory`` what torch raises when the memory
+            of a GPU is full; ``spin`` computes for ever; ``crash`` is a SIGKILL to itself, ``exit`` ends
             the process with code 3, ``hang`` sleeps for an hour, ``print`` writes to standard output and answers;
             ``too-few``, ``wrong-id``, ``nan`` and ``junk`` spoil the answers.
         category: category of the error that ``raise`` and ``fail`` give.
@@ -125,7 +143,10 @@ class FakeModel:
 
     def process(self, batch: Sequence[AudioClip], options: Options) -> list[Answer]:
         """Say what the script says about every clip."""
+        seconds = sum(clip.seconds for clip in batch)
+        taken = np.ones(int(self._options.memory_mb_per_second * seconds * MB), np.uint8)
         time.sleep(self._options.latency_seconds)
+        del taken
         chosen = [self._rule(place, clip.id) for place, clip in enumerate(batch)]
         answers = [
             self._answer(clip, rule, self._due(key, rule), options)
@@ -234,6 +255,10 @@ def _bad_script(why: str) -> NoReturn:
     raise ConfigError(msg, code="bad-script", hint="See grym.models.fake for its form.")
 
 
+class OutOfMemoryError(RuntimeError):
+    """Named like ``torch.cuda.OutOfMemoryError``, by which a worker knows it without importing torch."""
+
+
 def _do(deed: Deed, rule: Rule) -> None:
     if deed == "raise":
         message = "The script says so."
@@ -243,6 +268,11 @@ def _do(deed: Deed, rule: Rule) -> None:
         raise ValueError(msg)
     if deed == "memory":
         raise MemoryError
+    if deed == "gpu-memory":
+        msg = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB."
+        raise OutOfMemoryError(msg)
+    while deed == "spin":
+        pass
     if deed == "crash":
         os.kill(os.getpid(), signal.SIGKILL)
     if deed == "exit":

@@ -15,16 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from grym.config import ModelSpec
 from grym.errors import ConfigError, GrymError, ModelError
 from grym.models.interface import Model
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 GROUP: Final = "grym.models"
 BUILTIN: Final[Mapping[str, str]] = {
@@ -35,6 +33,8 @@ BUILTIN: Final[Mapping[str, str]] = {
     "clap": "grym.models.clap:Clap",
     "fake": "grym.models.fake:FakeModel",
 }
+# Options of built-in adapters that name a file which the adapter writes to.
+WRITES: Final[Mapping[str, tuple[str, ...]]] = {"fake": ("state",)}
 Adapter = Callable[[ModelSpec, Any], Model]
 T = TypeVar("T")
 
@@ -68,6 +68,15 @@ def check_model(spec: ModelSpec) -> None:
     verify: Callable[[Any], object] | None = getattr(adapter, "verify", None)
     if verify is not None:
         verify(options)
+
+
+def writable_options(spec: ModelSpec) -> list[Path]:
+    """Files outside its own folders that a model may write to, because its options name them.
+
+    Of one that is not there yet, the folder it will be in.
+    """
+    named = [Path(str(spec.options[name])) for name in WRITES.get(spec.adapter, ()) if spec.options.get(name)]
+    return [path if path.exists() else path.parent for path in named]
 
 
 def _options(adapter: Adapter, spec: ModelSpec) -> object:

@@ -117,6 +117,7 @@ class _Request:
     started: float
     until: float
     open: list[str]
+    priority: int = 0
     served: dict[str, Served] = field(default_factory=dict)
     refused: list[Refused] = field(default_factory=list)
     last: dict[str, ErrorRecord] = field(default_factory=dict)
@@ -162,13 +163,16 @@ class Route:
         primary = Fallback(model=settings.primary, deadline_seconds=settings.deadline_seconds)
         self._order = (primary, *settings.fallbacks)
 
-    def ask(self, clips: Sequence[AudioClip], options: Options | None = None, *, request_id: str = "") -> list[Served]:
+    def ask(
+        self, clips: Sequence[AudioClip], options: Options | None = None, *, request_id: str = "", priority: int = 0
+    ) -> list[Served]:
         """Answer every clip, in order, by whichever model can. Never raises because models fail.
 
         Args:
             clips: the request; ids are distinct.
             options: options of the call.
             request_id: for the rows; default a new one.
+            priority: where calls wait for a worker, higher ones go first and are sent away last.
         """
         started = time.monotonic()
         request = _Request(
@@ -178,6 +182,7 @@ class Route:
             started=started,
             until=started + self.settings.budget_seconds,
             open=list({clip.id: None for clip in clips}),
+            priority=priority,
         )
         at = datetime.now(UTC)
         for place, entry in enumerate(self._order):
@@ -254,7 +259,7 @@ class Route:
                 raise DeadlineError(msg, retryable=False)
             clips = [request.clips[clip_id] for clip_id in ids]
             return self._breakers.call(
-                model, OPERATION, lambda: member.process(clips, request.options, left), seconds=left
+                model, OPERATION, lambda: member.process(clips, request.options, left, request.priority), seconds=left
             )
 
         last = entry is self._order[-1]

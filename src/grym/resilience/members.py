@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from grym.errors import DeadlineError, GrymError, UnavailableError
+from grym.worker.outcome import overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from grym.models.interface import Answer, AudioClip, Card, Options
 
 T = TypeVar("T")
-THREADS: Final = 4  # calls of one model at once; a worker answers them one after the other
+THREADS: Final = 4  # calls of one model at once, if nobody says otherwise; a worker answers one after the other
 LEAST_SECONDS: Final = 0.001
 
 
@@ -56,16 +57,18 @@ class Member:
     Args:
         name: registered name.
         make: makes its worker; called again after :meth:`restart`.
+        threads: calls at once, those that wait for a worker included.
     """
 
-    def __init__(self, name: str, make: Callable[[], Asked]) -> None:
+    def __init__(self, name: str, make: Callable[[], Asked], threads: int = THREADS) -> None:
         self.name = name
         self._make = make
+        self._threads = threads
         self._lock = threading.Lock()
         self._worker: Asked | None = None
         self._reviving = False
         self._busy = 0
-        self._pool = ThreadPoolExecutor(THREADS + 1, thread_name_prefix=f"ask-{name}")
+        self._pool = ThreadPoolExecutor(threads + 1, thread_name_prefix=f"ask-{name}")
 
     @property
     def worker(self) -> Asked:
@@ -75,12 +78,12 @@ class Member:
                 self._worker = self._make()
             return self._worker
 
-    def process(self, clips: Sequence[AudioClip], options: Options, seconds: float) -> list[Answer]:
+    def process(self, clips: Sequence[AudioClip], options: Options, seconds: float, priority: int = 0) -> list[Answer]:
         """Answer every clip, in order.
 
         Raises:
             DeadlineError: not within ``seconds``, a start of the child included.
-            UnavailableError: ``busy``: as many calls as it may have are waiting already.
+            UnavailableError: ``overloaded``: as many calls as it may have are waiting already.
             GrymError: whatever the worker raises.
         """
         until = time.monotonic() + seconds
@@ -91,7 +94,8 @@ class Member:
             left = until - time.monotonic()
             if left <= LEAST_SECONDS:  # nobody waits any more; but it is warm for the next one
                 raise self._too_late(seconds)
-            return worker.process(clips, options, deadline=left)[0]
+            more: dict[str, Any] = {"priority": priority} if priority else {}  # only a pool knows of priorities
+            return worker.process(clips, options, deadline=left, **more)[0]
 
         return self._wait(ask, seconds)
 
@@ -126,10 +130,8 @@ class Member:
 
     def _wait(self, ask: Callable[[], T], seconds: float) -> T:
         with self._lock:
-            if self._busy >= THREADS:
-                msg = f"{self.name!r} has {self._busy} calls waiting."
-                hint = "Ask another model, or ask again later."
-                raise UnavailableError(msg, code="busy", hint=hint, metadata={"retry_after_seconds": seconds})
+            if self._busy >= self._threads:
+                raise overloaded(self.name, self._busy, seconds)
             self._busy += 1
         try:
             future = self._pool.submit(ask)

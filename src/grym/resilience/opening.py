@@ -9,18 +9,21 @@ from grym.errors import GrymError
 from grym.resilience.breaker import Breakers
 from grym.resilience.failover import Route
 from grym.resilience.health import HealthChecks
-from grym.resilience.members import Member
+from grym.resilience.ladder import Ladder
+from grym.resilience.ledger import Ledger
+from grym.resilience.members import THREADS, Member
+from grym.resilience.memory import MemoryManager
 from grym.resilience.records import Alerts, Recorder, land_events
 from grym.resilience.state import States
 from grym.scratch import scratch_folder
 from grym.store import Store
-from grym.worker import Worker
+from grym.worker import Pool, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from grym.config import Settings
+    from grym.config import ModelSpec, Settings
     from grym.resilience.failover import Judge
 
 
@@ -45,7 +48,9 @@ def open_route(settings: Settings, name: str, *, judge: Judge | None = None) -> 
         stack.callback(states.close)
         stack.callback(_mirror, states, store)
         recorder = stack.enter_context(Recorder(store))
-        members = {model: Member(model, _maker(settings, model, scratch)) for model in route.models}
+        manager = memory_manager(settings, states)
+        threads = max(THREADS, settings.worker.workers) + settings.worker.queue
+        members = {model: Member(model, _maker(settings, model, scratch, manager), threads) for model in route.models}
         for member in members.values():
             stack.callback(member.close)
         members[route.primary].revive()
@@ -78,11 +83,18 @@ def _mirror(states: States, store: Store) -> None:
         land_events(states, store)
 
 
-def _maker(settings: Settings, model: str, scratch: Path) -> Callable[[], Worker]:
-    return lambda: Worker(
-        settings.model(model),
-        settings.worker,
-        scratch / model,
-        plugins=settings.plugins.paths,
-        cache=settings.home / "cache",
-    )
+def memory_manager(settings: Settings, states: States) -> MemoryManager:
+    """The memory manager of a home."""
+    return MemoryManager(Ledger(states, settings.worker.memory_expiry_seconds))
+
+
+def _maker(settings: Settings, model: str, scratch: Path, manager: MemoryManager) -> Callable[[], Ladder]:
+    """Makes a model of a route: on a ladder, one worker or several."""
+    limits = settings.worker
+    kind = Worker if limits.workers == 1 and not limits.recycle_after else Pool
+
+    def make(spec: ModelSpec) -> Worker | Pool:
+        folder, cache = scratch / model, settings.home / "cache"
+        return kind(spec, limits, folder, plugins=settings.plugins.paths, cache=cache)
+
+    return lambda: Ladder(settings.model(model), make, manager, degrade=limits.degrade)

@@ -14,16 +14,19 @@ import threading
 import time
 import uuid
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from grym.errors import DeadlineError, ModelError, WorkerError
+from grym.errors import DeadlineError, GrymError, ModelError, ResourceError, WorkerError
+from grym.models.registry import writable_options
 from grym.parts import disk
 from grym.worker import codec, outcome
-from grym.worker.process import ChildProcess, TimeUp
+from grym.worker.backoff import Backoff
+from grym.worker.process import ChildProcess, TimeUp, measured_folder
 from grym.worker.protocol import Frame, Json, Message, Operation, encode
+from grym.worker.watchdog import MB, Guard, oom_kills, resident_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -31,24 +34,29 @@ if TYPE_CHECKING:
     from grym.models.interface import Answer, AudioClip, Card, Level, Options
     from grym.worker.outcome import Facts, Usage
 
+Broken = TypeVar("Broken", bound=GrymError)
+STARTING: Final = frozenset({Operation.LIMIT, Operation.LOAD})
 POLITE_SECONDS: Final = 2.0
 TERM_SECONDS: Final = 2.0
 DEATH_SECONDS: Final = 1.0
 CHILD_GRACE_SECONDS: Final = 2.0
+PRESSED: Final = 2  # calls that wait for one that runs
+NEWEST: Final = 0.2  # weight of the newest call in the mean of what calls take
 
 
 class Worker:
-    """One model in a child process. Thread-safe: one call at a time, others wait.
+    """One model in a child process. Thread-safe: one call at a time, others wait, ``limits.queue`` at most.
 
     Args:
         spec: the model.
-        limits: how long things may take and how many threads it may use.
+        limits: how long things may take and what the child may use.
         scratch: folder the child may write to; made if missing. Give each worker its own.
         plugins: folders the child may import adapters from.
         cache: folder where adapters remember what they measured about this machine; made if missing.
 
     Attributes:
         load_seconds: time the current child took from start to loaded.
+        kept: limits that the current child keeps itself, see :mod:`grym.worker.limits`.
 
     Example:
         ``with Worker(settings.model("wav2vec2-mini"), settings.worker, scratch) as worker: worker.process(clips, ...)``
@@ -65,7 +73,10 @@ class Worker:
     ) -> None:
         self.spec = spec
         self.load_seconds = 0.0
+        self.kept: tuple[str, ...] = ()
         self._limits = limits
+        self._guard = Guard.of(limits, spec.memory_mb)
+        self._backoff = Backoff(limits.backoff_seconds, limits.backoff_max_seconds)
         self._scratch = scratch.resolve()
         self._cache = cache
         self._plugins = [str(folder.resolve()) for folder in plugins]
@@ -74,6 +85,13 @@ class Worker:
         self._card: Card | None = None
         self._started = 0
         self._closed = False
+        self._stop = threading.Event()
+        self._calls = threading.Lock()  # guards what follows, never held for long
+        self._asking: ChildProcess | None = None
+        self._cancelled = False
+        self._waiting = 0
+        self._seconds_of_a_call = 0.0
+        self._oom_kills = 0
 
     def __enter__(self) -> Self:
         """Start the child."""
@@ -102,14 +120,41 @@ class Worker:
         """How many children were started after the first one."""
         return max(0, self._started - 1)
 
-    def start(self) -> Card:
+    @property
+    def resident_mb(self) -> float:
+        """Resident memory of the child now, in MB; 0 while there is none."""
+        pid = self.pid
+        return 0.0 if pid is None else resident_bytes(pid) / MB
+
+    @property
+    def memory_mb(self) -> float:
+        """Memory that the child may use, in MB; 0 if nothing limits it."""
+        return self._guard.memory_mb
+
+    @property
+    def pressed(self) -> bool:
+        """Whether so many calls wait that cheaper settings are due."""
+        return self._waiting >= 1 + PRESSED
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a child and it has not ended."""
+        child = self._child
+        return child is not None and not child.ended()
+
+    def start(self, patience: float = 0.0) -> Card:
         """Start the child and load the model; does nothing if it runs.
+
+        Args:
+            patience: how long to wait for the next try, in seconds, after starts or calls that failed. Where it is
+                due later, the last error is raised again with ``retry_after_seconds`` in its metadata.
 
         Raises:
             ConfigError: the adapter or an option is wrong.
             ModelError: the model cannot be loaded, or is not the same after a restart.
             WorkerError: the child died while loading, or the worker is closed.
             DeadlineError: not loaded within ``limits.start_seconds``.
+            ResourceError: the model does not fit into the memory that it may use.
         """
         with self._lock:
             if self._closed:
@@ -117,6 +162,7 @@ class Worker:
             if self._child is not None and self._child.ended():
                 self._discard()
             if self._child is None:
+                self._wait_for_turn(patience)
                 self._load()
             self._running().trim()
             assert self._card is not None  # noqa: S101 - _load has just made sure
@@ -164,6 +210,34 @@ class Worker:
         reply, _ = self._ask(Operation.PING, {}, None, self._limits.call_seconds if deadline is None else deadline)
         return dict(outcome.result(reply))
 
+    def cancel(self) -> bool:
+        """Cut off the call that runs now, from another thread; it raises WorkerError ``cancelled``.
+
+        The child is killed, because nothing else ends C code; the next call starts a new one. Calls that wait
+        are not touched.
+
+        Returns:
+            Whether a call was running. It may still have been answered at the same moment.
+        """
+        with self._calls:
+            if self._asking is None:
+                return False
+            self._cancelled = True
+            self._asking.strike()
+            return True
+
+    def restart(self) -> Card:
+        """End the child politely and start a new one; what it took so far is given back to the system.
+
+        Raises:
+            GrymError: as :meth:`start`.
+        """
+        with self._lock:
+            if self._child is not None:
+                _say_goodbye(self._child)
+                self._discard()
+            return self.start()
+
     def close(self) -> None:
         """Shut the child down: politely, then by SIGTERM, then by SIGKILL, always with its whole group.
 
@@ -171,6 +245,7 @@ class Worker:
         raises WorkerError.
         """
         self._closed = True
+        self._stop.set()
         while not self._lock.acquire(timeout=POLITE_SECONDS):
             if (child := self._child) is not None:
                 child.strike()  # whoever holds the lock sees the death and reaps
@@ -191,26 +266,64 @@ class Worker:
     def _ask(
         self, operation: Operation, data: Json, clips: Sequence[AudioClip] | None, seconds: float
     ) -> tuple[Message, Usage]:
-        with self._lock:
-            self.start()
+        with self._turn():
+            self.start(patience=seconds)
             started = time.perf_counter()
             frames: tuple[Frame, ...] = ()
             if clips is not None:  # here, because the child's memory holds one request
                 audio, frames = codec.pack_clips(clips, self._running().arena)
                 data = {"audio": audio, **data}
             reply = self._exchange(self._running(), operation, data, frames, seconds)
-            return reply, outcome.usage(reply, time.perf_counter() - started)
+            took = time.perf_counter() - started
+            self._seconds_of_a_call += NEWEST * (took - self._seconds_of_a_call)
+            return reply, outcome.usage(reply, took)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait until it is this call's turn, unless too many wait already."""
+        with self._calls:
+            if self._limits.queue and self._waiting > self._limits.queue:  # the one that runs is counted too
+                seconds = max(self._seconds_of_a_call, NEWEST) * self._waiting
+                raise outcome.overloaded(self.spec.name, self._waiting - 1, seconds)
+            self._waiting += 1
+        try:
+            with self._lock:
+                yield
+        finally:
+            with self._calls:
+                self._waiting -= 1
+
+    def _wait_for_turn(self, patience: float) -> None:
+        """Wait until a child that failed may be started again."""
+        seconds = self._backoff.remaining
+        if seconds > patience:
+            raise self._backoff.error
+        if seconds and self._stop.wait(seconds):
+            raise outcome.closed(self.spec.name, "was closed while it waited")
 
     def _load(self) -> None:
+        try:
+            self._load_once()
+        except GrymError as error:
+            if not self._closed and error.code != "cancelled":
+                self._backoff.failed(error, starting=True)
+            raise
+
+    def _load_once(self) -> None:
         started = time.perf_counter()
         with disk("The worker's folder"):
             self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         log = self._scratch / f"{re.sub(r'[^A-Za-z0-9._-]', '_', self.spec.name)}.log"
-        self._child = ChildProcess(self._scratch, log, self._limits.threads, self._cache)
+        self._oom_kills = oom_kills()
+        self._child = ChildProcess(self._scratch, log, self._limits.threads, self._cache, self._guard)
         self._started += 1
         data = {"spec": self.spec.model_dump(mode="json"), "plugins": self._plugins, **self._child.offer()}
         try:
-            reply = self._exchange(self._child, Operation.LOAD, data, (), self._limits.start_seconds)
+            seconds = self._limits.start_seconds
+            until = time.monotonic() + seconds  # both have to be done by then
+            limited = self._exchange(self._child, Operation.LIMIT, self._own_limits(), (), seconds, until)
+            self.kept = tuple(outcome.result(limited).get("kept", ()))
+            reply = self._exchange(self._child, Operation.LOAD, data, (), seconds, until)
             card = self._same(codec.unpack_card(outcome.result(reply).get("card")))
             self._child.accept(told=outcome.result(reply).get("shared") is True)
         except BaseException:
@@ -218,6 +331,22 @@ class Worker:
             raise
         self._card = card
         self.load_seconds = time.perf_counter() - started
+
+    def _own_limits(self) -> Json:
+        """What the child is told to keep itself."""
+        limits = self._limits
+        if self._cache is not None:
+            with contextlib.suppress(OSError):  # then nothing is remembered
+                self._cache.mkdir(parents=True, exist_ok=True)
+        places = [self._scratch, *([self._cache] if self._cache else []), *writable_options(self.spec)]
+        return {
+            "memory_mb": self.spec.memory_mb or limits.memory_mb,
+            "cpu_seconds": limits.cpu_seconds,
+            "open_files": limits.open_files,
+            "file_mb": limits.file_mb,
+            "confine": limits.confine,
+            "writable": [str(place.resolve()) for place in (*places, *measured_folder())],
+        }
 
     def _same(self, card: Card) -> Card:
         """Refuse a restarted child whose model is not the one that answered before."""
@@ -227,45 +356,72 @@ class Worker:
         return card
 
     def _exchange(
-        self, child: ChildProcess, operation: Operation, data: Json, frames: tuple[Frame, ...], seconds: float
+        self,
+        child: ChildProcess,
+        operation: Operation,
+        data: Json,
+        frames: tuple[Frame, ...],
+        seconds: float,
+        until: float | None = None,
     ) -> Message:
         identity = str(uuid.uuid4())
         header = {"id": identity, "operation": operation, "deadline": seconds + CHILD_GRACE_SECONDS, "data": data}
         buffers = encode(Message(header, frames))
-        until = time.monotonic() + seconds
+        until = time.monotonic() + seconds if until is None else until
+        with self._calls:
+            self._asking, self._cancelled = child, False
         try:
             child.send(buffers, until)
             reply = child.receive(until)
             error = None if reply is None else outcome.read_status(reply, identity)
         except TimeUp:
             raise self._too_late(child, operation, seconds) from None
+        except ResourceError as broken:  # it took more than it may
+            broken.metadata |= {"pid": child.pid, "operation": str(operation), "log": child.tail()}
+            self._discard()
+            raise self._counted(broken, operation) from None
         except WorkerError as broken:  # the place in the stream is lost, or the child is not what it should be
             if broken.code == "truncated":
                 raise self._crashed(child, operation) from broken
             broken.metadata["log"] = child.tail()
             self._discard()
-            raise
+            raise self._counted(broken, operation) from None
         except BaseException:  # KeyboardInterrupt: an answer would be in the pipe and meet the next question
             self._discard()
             raise
+        finally:
+            with self._calls:
+                self._asking = None
         if reply is None:
             raise self._crashed(child, operation)
+        if operation not in STARTING:
+            self._backoff.succeeded()
         if error is not None:
             raise error
         return reply
 
-    def _crashed(self, child: ChildProcess, operation: Operation) -> WorkerError:
+    def _counted(self, error: Broken, operation: Operation) -> Broken:
+        """Note that a call ended the child; a start is noted where all of it ends."""
+        if operation not in STARTING and error.code != "cancelled" and not self._closed:
+            self._backoff.failed(error, starting=False)
+        return error
+
+    def _crashed(self, child: ChildProcess, operation: Operation) -> GrymError:
         child.wait(DEATH_SECONDS)
         facts: Facts = {"pid": child.pid, "operation": str(operation), "log": child.tail()}
         code = self._discard()
         if self._closed:
             return outcome.closed(self.spec.name, f"was closed during {operation}")
-        return outcome.crashed(self.spec.name, operation, code, facts)
+        if self._cancelled:
+            return outcome.cancelled(self.spec.name, operation, facts)
+        short = oom_kills() > self._oom_kills
+        return self._counted(outcome.crashed(self.spec.name, operation, code, facts, out_of_memory=short), operation)
 
     def _too_late(self, child: ChildProcess, operation: Operation, seconds: float) -> DeadlineError:
         facts: Facts = {"pid": child.pid, "operation": str(operation), "log": child.tail()}
         self._discard()
-        return outcome.too_late(self.spec.name, operation, seconds, facts)
+        told = Operation.LOAD if operation in STARTING else operation
+        return self._counted(outcome.too_late(self.spec.name, told, seconds, facts), operation)
 
     def _running(self) -> ChildProcess:
         assert self._child is not None  # noqa: S101 - start() has just made sure

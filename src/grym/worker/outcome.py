@@ -9,7 +9,7 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from grym.errors import DeadlineError, GrymError, WorkerError
+from grym.errors import DeadlineError, GrymError, ResourceError, UnavailableError, WorkerError
 from grym.worker import codec
 from grym.worker.protocol import Message, Operation
 
@@ -32,6 +32,8 @@ class Usage:
         cpu_seconds: processor time of the child during the call, all threads.
         peak_rss_mb: highest resident memory of the child so far, in MB.
         pid: process id of the child that answered.
+        call_peak_mb: highest resident memory of the child during the call, in MB; 0 if it does not say.
+        gpu_peak_mb: most memory that it allocated on the GPU during the call, in MB.
     """
 
     wall_seconds: float
@@ -39,9 +41,13 @@ class Usage:
     cpu_seconds: float
     peak_rss_mb: float
     pid: int
+    call_peak_mb: float = 0.0
+    gpu_peak_mb: float = 0.0
 
 
-def crashed(name: str, operation: Operation, code: int, facts: Facts) -> WorkerError:
+def crashed(
+    name: str, operation: Operation, code: int, facts: Facts, *, out_of_memory: bool = False
+) -> WorkerError | ResourceError:
     """The child of model ``name`` died during a call.
 
     Args:
@@ -49,12 +55,19 @@ def crashed(name: str, operation: Operation, code: int, facts: Facts) -> WorkerE
         operation: what it was asked.
         code: its exit code, negative for a signal.
         facts: metadata of the error.
+        out_of_memory: whether the kernel has ended processes for want of memory since the child started.
     """
     if code >= 0:
         msg = f"The worker of {name!r} ended with exit code {code} during {operation}."
         return WorkerError(msg, code="worker-crashed", hint=LOG_HINT, metadata={**facts, "exit_code": code})
     number = _signal_name(-code)
     msg = f"The worker of {name!r} was ended by {number} during {operation}."
+    if number == "SIGXCPU":
+        hint = "Send less audio at once, or raise cpu_seconds under [worker] in grym.toml."
+        return ResourceError(msg, code="cpu-time", hint=hint, metadata={**facts, "signal": number})
+    if number == "SIGKILL" and out_of_memory:
+        msg = f"The worker of {name!r} was ended during {operation}, and the system has run out of memory meanwhile."
+        return ResourceError(msg, code="out-of-memory", hint=MEMORY_HINT, metadata={**facts, "signal": number})
     hint = MEMORY_HINT if number == "SIGKILL" else LOG_HINT
     return WorkerError(msg, code="worker-crashed", hint=hint, metadata={**facts, "signal": number})
 
@@ -65,6 +78,21 @@ def too_late(name: str, operation: Operation, seconds: float, facts: Facts) -> D
     setting = "start_seconds" if operation == Operation.LOAD else "call_seconds"
     hint = f"Send less audio, or raise {setting} under [worker] in grym.toml."
     return DeadlineError(msg, code="deadline", hint=hint, metadata={**facts, "deadline_seconds": seconds})
+
+
+def cancelled(name: str, operation: Operation, facts: Facts) -> WorkerError:
+    """A call to model ``name`` was cancelled by another thread."""
+    msg = f"The call of {operation} to {name!r} was cancelled."
+    hint = "The next call starts a new process."
+    return WorkerError(msg, code="cancelled", hint=hint, retryable=False, metadata=facts)
+
+
+def overloaded(name: str, waiting: int, seconds: float) -> UnavailableError:
+    """Too many calls wait for model ``name``; ``seconds`` is when it is worth to ask again."""
+    msg = f"{name!r} has {waiting} calls waiting."
+    hint = f"Ask again in {seconds:.3g} s, or ask another model."
+    facts: Facts = {"retry_after_seconds": round(seconds, 3), "waiting": waiting}
+    return UnavailableError(msg, code="overloaded", hint=hint, metadata=facts)
 
 
 def closed(name: str, what: str) -> WorkerError:
@@ -109,10 +137,11 @@ def usage(reply: Message, wall: float) -> Usage:
         compute, cpu, peak, pid = (
             codec.number(told[k], 0.0) for k in ("compute_seconds", "cpu_seconds", "peak_rss_mb", "pid")
         )
+        call, gpu = (codec.number(told.get(k, 0.0), 0.0) for k in ("call_peak_mb", "gpu_peak_mb"))
     except (TypeError, KeyError, ValueError) as error:
         msg = "The worker did not say what the call took."
         raise WorkerError(msg, code="garbled-reply", hint=FORM_HINT) from error
-    return Usage(wall, compute, cpu, peak, int(pid))
+    return Usage(wall, compute, cpu, peak, int(pid), call, gpu)
 
 
 def _signal_name(number: int) -> str:

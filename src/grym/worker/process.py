@@ -8,8 +8,10 @@ readings of ``time.monotonic()``. POSIX only.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
+import json
 import os
 import select
 import signal
@@ -24,12 +26,13 @@ from grym.parts import full, is_full
 from grym.worker.protocol import Message, read_message
 from grym.worker.redact import redact
 from grym.worker.shared import Arena
+from grym.worker.watchdog import Guard, family
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 ENTRY: Final = str(Path(__file__).with_name("__main__.py"))
-TICK_SECONDS: Final = 0.2
+TICK_SECONDS: Final = 0.1
 NAP_SECONDS: Final = 0.005
 LOG_BYTES: Final = 8 * 2**20
 TAIL_BYTES: Final = 2_000
@@ -61,6 +64,8 @@ class ChildProcess:
         log: file for its standard error.
         threads: threads it may compute with; 0 means all cores.
         cache: folder for what is worth remembering longer than the scratch folder lives.
+        guard: what it may use, looked at while it is waited for.
+        shared: whether to offer shared memory.
 
     Attributes:
         arena: memory shared with it, once it has said that it reads audio there.
@@ -69,10 +74,20 @@ class ChildProcess:
         WorkerError: ``no-start``: the system refused to start it.
     """
 
-    def __init__(self, scratch: Path, log: Path, threads: int, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        scratch: Path,
+        log: Path,
+        threads: int,
+        cache: Path | None = None,
+        guard: Guard | None = None,
+        *,
+        shared: bool = True,
+    ) -> None:
         self._log = log
+        self._guard = guard or Guard()
         self.arena: Arena | None = None
-        self._offered = Arena.create()
+        self._offered = Arena.create() if shared else None
         try:
             with log.open("ab") as sink:
                 self._log_start = sink.tell()
@@ -122,6 +137,7 @@ class ChildProcess:
 
         Raises:
             TimeUp: ``until`` passed.
+            ResourceError: the child takes more than it may.
         """
         sink = self._sink.fileno()
         with contextlib.suppress(BrokenPipeError):
@@ -137,6 +153,7 @@ class ChildProcess:
         Raises:
             TimeUp: ``until`` passed.
             WorkerError: the message is truncated or garbled.
+            ResourceError: the child takes more than it may.
         """
         source = self._source.fileno()
 
@@ -177,10 +194,20 @@ class ChildProcess:
     def kill(self) -> int:
         """Kill what is left of the group, reap the child and close the pipes; safe to call twice.
 
+        Helpers that left the group are killed too, as long as the child lives that they descend from.
+
         Returns:
             The exit code, negative for a signal.
         """
+        helpers = family(self.pid)[1:] if self._process.returncode is None else []
+        if helpers:  # it may be starting more of them this moment
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, signal.SIGSTOP)
+            helpers = family(self.pid)[1:]
         self.strike()
+        for helper in helpers:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(helper, signal.SIGKILL)
         code = self._process.wait()
         self._sink.close()
         self._source.close()
@@ -219,6 +246,7 @@ class ChildProcess:
                 return True
             if self.ended():
                 return bool(poller.poll(0))
+            self._guard.check(self.pid)
         raise TimeUp
 
     def _forget(self) -> None:
@@ -246,6 +274,14 @@ def environment(scratch: Path, threads: int, cache: Path | None = None) -> dict[
         **COMPUTING,
         **({} if cache is None else {"GRYM_CACHE": str(cache.resolve())}),
     }
+
+
+def measured_folder() -> list[Path]:
+    """Where a child that is measured for coverage leaves what it saw; empty in every other run."""
+    told = os.environ.get("COVERAGE_PROCESS_CONFIG")
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return [Path(json.loads(base64.b64decode(told))["data_file"]).parent] if told else []
+    return []
 
 
 def _widen(descriptor: int) -> None:

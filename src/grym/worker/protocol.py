@@ -36,8 +36,10 @@ MAX_FRAMES: Final = 4096
 
 
 class Operation(StrEnum):
-    """What a worker can be asked; ``load`` comes first."""
+    """What a worker can be asked; ``limit`` comes first if at all, then ``load``. ``decode`` needs no model."""
 
+    LIMIT = "limit"
+    DECODE = "decode"
     LOAD = "load"
     CARD = "card"
     PING = "ping"

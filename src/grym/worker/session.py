@@ -10,21 +10,23 @@ from __future__ import annotations
 import logging
 import math
 import os
-import resource
 import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, get_args
 
 import numpy as np
 from pydantic import ValidationError
 
-from grym.config import ModelSpec
+from grym.config import AudioLimits, ModelSpec
 from grym.errors import ConfigError, GrymError, ModelError, ResourceError
+from grym.models import memory
 from grym.models.interface import AudioClip, Level, Model
 from grym.models.registry import load_model
 from grym.worker import codec
+from grym.worker.limits import MB, Limits
+from grym.worker.peaks import Peaks
 from grym.worker.protocol import Frame, Json, Message, Operation
 from grym.worker.redact import redact
 from grym.worker.shared import Mapping
@@ -32,7 +34,6 @@ from grym.worker.shared import Mapping
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MB: Final = 1e6
 MESSAGE_CHARACTERS: Final = 600
 OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory", "cannot allocate memory")
 _log = logging.getLogger("grym.worker")
@@ -48,11 +49,15 @@ class Session:
         model: the model, once ``load`` has succeeded.
         shared: memory that the client writes audio to, if ``load`` offered some.
         compute_seconds: time spent inside the model during the current request.
+        limits: what this process may use, once ``limit`` has said so.
+        peaks: high-water marks of memory.
     """
 
     model: Model | None = None
     shared: Mapping | None = field(default=None, init=False)
     compute_seconds: float = field(default=0.0, init=False)
+    limits: Limits | None = field(default=None, init=False)
+    peaks: Peaks = field(default_factory=Peaks, init=False)
 
     def answer(self, request: Message) -> Message:
         """Do what a request asks; whatever goes wrong becomes an error reply.
@@ -62,23 +67,32 @@ class Session:
         identity = request.header.get("id")
         wall, cpu = time.perf_counter(), time.process_time()
         self.compute_seconds = 0.0
+        self.peaks.begin()
         try:
+            if self.limits is not None and request.header.get("operation") != Operation.LOAD:
+                self.limits.begin()  # loading has its deadline; how long importing takes is no matter of the call
             result, frames = self._dispatch(request, identity)
             reply = Message({"id": identity, "status": "success", "result": result}, frames)
         except Exception as error:  # noqa: BLE001 - errors never cross the border as bare exceptions
             _log.warning("A request failed.", exc_info=True)
-            reply = failure(identity, typed(error))
+            reply = failure(identity, told := typed(error))
+            if told.code == "out-of-memory":
+                memory.release()
+        so_far, this_call = self.peaks.end()
         usage = {
             "seconds": time.perf_counter() - wall,
             "compute_seconds": self.compute_seconds,
             "cpu_seconds": time.process_time() - cpu,
-            "peak_rss_mb": peak_rss_mb(),
+            "peak_rss_mb": so_far,
+            "call_peak_mb": this_call,
+            "gpu_peak_mb": memory.gpu_peak_bytes(reset=True) / MB,
             "pid": os.getpid(),
         }
         return Message({**reply.header, "usage": usage}, reply.frames)
 
     def close(self) -> None:
         """Release the model; what it raises is only logged, because the process ends anyway."""
+        self.peaks.close()
         if self.model is not None:
             try:
                 self.model.close()
@@ -90,6 +104,8 @@ class Session:
         if not isinstance(identity, str) or not isinstance(data, dict):
             _refuse("bad-request", "A request needs an id (text) and data (an object).")
         operations: dict[object, Callable[[Json, tuple[Frame, ...]], Reply]] = {
+            Operation.LIMIT: self._limit,
+            Operation.DECODE: self._decode,
             Operation.LOAD: self._load,
             Operation.CARD: self._card,
             Operation.PING: self._ping,
@@ -101,6 +117,37 @@ class Session:
         if not isinstance(name, str) or name not in operations:
             _refuse("unknown-operation", f"Unknown operation {name!r}.", f"Right are: {', '.join(Operation)}.")
         return operations[name](data, request.frames)
+
+    def _limit(self, data: Json, _frames: tuple[Frame, ...]) -> Reply:
+        if self.limits is not None or self.model is not None:
+            hint = "Send 'limit' once, and before 'load'."
+            _refuse("already-limited", "This worker has its limits already.", hint)
+        try:
+            limits = Limits.read(data)
+        except ValueError as error:
+            _refuse("bad-request", f"The limits cannot be used: {error}.")
+        try:
+            kept = limits.apply()
+        except OSError as error:
+            msg = f"The limits cannot be kept: {error.strerror}."
+            raise ResourceError(msg, code="no-limits", hint="Set confine = false under [worker].") from error
+        self.limits = limits
+        return {"kept": kept}, ()
+
+    def _decode(self, data: Json, _frames: tuple[Frame, ...]) -> Reply:
+        from grym.audio import decode
+
+        path, offset, duration = data.get("path"), data.get("offset", 0.0), data.get("duration")
+        if not isinstance(path, str) or not _is_number(offset) or not (duration is None or _is_number(duration)):
+            _refuse("bad-request", "data needs a path; offset and duration are seconds.")
+        try:
+            limits = AudioLimits.model_validate(data.get("limits", {}))
+        except ValidationError as error:
+            wrong = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
+            _refuse("bad-request", f"data.limits cannot be used: look at {wrong}.")
+        clip, measured = decode(Path(path), limits, offset=offset, duration=duration)
+        facts = {one.name: getattr(measured, one.name) for one in fields(measured)}
+        return {"clip_id": clip.id, "rate": clip.rate, "measured": facts, "frame": 0}, (clip.samples,)
 
     def _load(self, data: Json, _frames: tuple[Frame, ...]) -> Reply:
         if self.model is not None:
@@ -186,19 +233,8 @@ def failure(identity: object, error: GrymError) -> Message:
     return Message({"id": identity, "status": "error", "error": codec.pack_error(error)})
 
 
-def peak_rss_mb() -> float:
-    """Highest resident memory of this process so far, in MB.
-
-    Linux carries a parent's memory into a child's ``ru_maxrss`` across exec, so ``VmHWM`` is read where it exists.
-    """
-    try:
-        for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / MB
-    except OSError:
-        pass
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MB
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _scalar(value: object) -> str | int | float | bool:
