@@ -103,7 +103,7 @@ def enter(door: str, seed: str, start: int, count: int, folder: Path, progress: 
 def run(door: str, count: int, *, seed: str = "1", chunk: int = 0) -> Found:
     """Enter inputs in child processes, which may die."""
     total, began, number = Found(door), time.monotonic(), 0
-    with tempfile.TemporaryDirectory(prefix="grym-fuzz-", dir=_quick()) as made:
+    with tempfile.TemporaryDirectory(prefix="broken-inputs-", dir=_quick()) as made:
         progress = Path(made) / "progress"
         while number < count:
             some = min(chunk or CHUNK[door], count - number)
@@ -128,7 +128,7 @@ def run(door: str, count: int, *, seed: str = "1", chunk: int = 0) -> Found:
 
 def guided(door: str, seconds: int) -> dict[str, Any]:
     """Let atheris look for inputs that reach new code, for a bounded time, in a child process."""
-    with tempfile.TemporaryDirectory(prefix="grym-fuzz-", dir=_quick()) as made:
+    with tempfile.TemporaryDirectory(prefix="broken-inputs-", dir=_quick()) as made:
         corpus = Path(made) / "corpus"
         corpus.mkdir()
         for number, data in enumerate(DOORS[door].seeds()):
@@ -198,7 +198,8 @@ def _quick() -> str | None:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
 def main() -> int:
