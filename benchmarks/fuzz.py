@@ -110,7 +110,7 @@ def run(door: str, count: int, *, seed: str = "1", chunk: int = 0) -> Found:
             command = [sys.executable, "-m", "benchmarks.fuzz", "--chunk", door, seed, str(number), str(some), made]
             done = subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, check=False)
             if done.returncode == 0:
-                part = json.loads(done.stdout)
+                part = json.loads((Path(made) / "told").read_text(encoding="utf-8"))  # C libraries print to stdout
                 number += part["inputs"]
                 total.codes.update(part["codes"])
                 total.findings += [(int(at), str(what)) for at, what in part["findings"]]
@@ -133,7 +133,12 @@ def guided(door: str, seconds: int) -> dict[str, Any]:
         corpus.mkdir()
         for number, data in enumerate(DOORS[door].seeds()):
             (corpus / str(number)).write_bytes(data)
-        limits = [f"-max_total_time={seconds}", f"-timeout={DEADLINE:.0f}", "-rss_limit_mb=4096", "-print_final_stats=1"]
+        limits = [
+            f"-max_total_time={seconds}",
+            f"-timeout={DEADLINE:.0f}",
+            "-rss_limit_mb=4096",
+            "-print_final_stats=1",
+        ]
         command = [sys.executable, "-m", "benchmarks.fuzz", "--atheris", door, made, *limits, str(corpus)]
         done = subprocess.run(command, cwd=made, env=_environment(), capture_output=True, check=False)
         said = done.stderr.decode(errors="replace")
@@ -150,7 +155,7 @@ def _chunk(door: str, seed: str, start: str, count: str, made: str) -> None:
     folder.mkdir(exist_ok=True)
     found = enter(door, seed, int(start), int(count), folder, Path(made) / "progress")
     told = {"inputs": found.inputs, "codes": found.codes, "findings": found.findings, "slowest_ms": found.slowest_ms}
-    print(json.dumps(told))
+    (Path(made) / "told").write_text(json.dumps(told), encoding="utf-8")
 
 
 def _atheris(door: str, made: str, arguments: list[str]) -> None:

@@ -14,7 +14,6 @@ import io
 import json
 import math
 import random
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +32,7 @@ from grym.worker.protocol import Message, encode, read_message
 from grym.worker.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 RATE: Final = 16_000
@@ -71,37 +71,53 @@ def _kept(seeds: Callable[[], Sequence[bytes]]) -> Sequence[bytes]:
     return seeds()
 
 
+def _flip(rng: random.Random, changed: bytearray, at: int, _others: Sequence[bytes]) -> None:
+    changed[at] ^= 1 << rng.randrange(8)
+
+
+def _number(rng: random.Random, changed: bytearray, at: int, _others: Sequence[bytes]) -> None:
+    width = rng.choice((1, 2, 4, 8))
+    value = rng.choice(NUMBERS) % 256**width
+    changed[at : at + width] = value.to_bytes(width, rng.choice(("big", "little")))
+
+
+def _token(rng: random.Random, changed: bytearray, at: int, _others: Sequence[bytes]) -> None:
+    changed[at:at] = rng.choice(TOKENS)
+
+
+def _drop(rng: random.Random, changed: bytearray, at: int, _others: Sequence[bytes]) -> None:
+    del changed[at : at + rng.choice((1, 2, 4, 16, 64))]
+
+
+def _repeat(rng: random.Random, changed: bytearray, at: int, _others: Sequence[bytes]) -> None:
+    changed[at:at] = changed[at : at + rng.randrange(1, 64)] * rng.choice((1, 2, 16))
+
+
+def _cut(_rng: random.Random, changed: bytearray, at: int, _others: Sequence[bytes]) -> None:
+    del changed[at:]
+
+
+def _splice(rng: random.Random, changed: bytearray, at: int, others: Sequence[bytes]) -> None:
+    other = rng.choice(others)
+    changed[at:] = other[rng.randrange(len(other)) :]
+
+
+def _noise(rng: random.Random, changed: bytearray, at: int, _others: Sequence[bytes]) -> None:
+    changed[at : at + 8] = rng.randbytes(rng.choice((1, 8)))
+
+
+WAYS: Final = (_flip, _number, _token, _drop, _repeat, _cut, _splice, _noise)
+
+
 def bend(rng: random.Random, data: bytes, others: Sequence[bytes], head: int = 64) -> bytes:
     """Change some bytes: flips, numbers, tokens, cuts, repeats and pieces of other inputs, mostly near the front."""
     changed = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
-        size = len(changed)
-        if not size:
+        if not changed:
             break
-        at = rng.randrange(min(size, head)) if rng.random() < 0.6 else rng.randrange(size)  # noqa: PLR2004 - mostly
-        kind = rng.randrange(9)
-        if kind == 0:
-            changed[at] ^= 1 << rng.randrange(8)
-        elif kind == 1:
-            changed[at] = rng.randrange(256)
-        elif kind == 2:  # noqa: PLR2004 - numbers of the ways
-            width = rng.choice((1, 2, 4, 8))
-            value = rng.choice(NUMBERS) % 256**width
-            changed[at : at + width] = value.to_bytes(width, rng.choice(("big", "little")))
-        elif kind == 3:  # noqa: PLR2004
-            changed[at:at] = rng.choice(TOKENS)
-        elif kind == 4:  # noqa: PLR2004
-            del changed[at : at + rng.choice((1, 2, 4, 16, 64))]
-        elif kind == 5:  # noqa: PLR2004
-            changed[at:at] = changed[at : at + rng.randrange(1, 64)] * rng.choice((1, 2, 16))
-        elif kind == 6:  # noqa: PLR2004
-            del changed[at:]
-        elif kind == 7:  # noqa: PLR2004
-            other = rng.choice(others)
-            cut = rng.randrange(len(other)) if other else 0
-            changed[at:] = other[cut:]
-        else:
-            changed[at : at + 8] = rng.randbytes(8)
+        front = rng.random() < 0.6  # noqa: PLR2004 - mostly
+        at = rng.randrange(min(len(changed), head) if front else len(changed))
+        rng.choice(WAYS)(rng, changed, at, others)
     return bytes(changed)
 
 
@@ -224,7 +240,14 @@ def _code(call: Callable[[], object]) -> str:
 
 def _manifest_seeds() -> list[bytes]:
     rows = [
-        {"audio_filepath": f"audio/{n}.wav", "text": f"one {n}", "duration": 1.5, "offset": 0, "id": f"c{n}", "room": "A"}
+        {
+            "audio_filepath": f"audio/{n}.wav",
+            "text": f"one {n}",
+            "duration": 1.5,
+            "offset": 0,
+            "id": f"c{n}",
+            "room": "A",
+        }
         for n in range(3)
     ]
     lines = "\n".join(json.dumps(row) for row in rows).encode()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -179,16 +179,12 @@ def _differs(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return any(known.get(key) != wanted[key] for key in compared) or set(known["expect"]) != set(wanted["expect"])
 
 
-class _tolerant(suppress):  # noqa: N801 - used like suppress
+@contextmanager
+def _tolerant() -> Iterator[None]:
     """Leave a server alone that gives no usable answer; say so in the log."""
+    import httpx
 
-    def __init__(self) -> None:
-        import httpx
-
-        super().__init__(httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError)
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool:
-        swallowed = bool(super().__exit__(kind, error, traceback))
-        if swallowed:
-            _log.warning("The Prefect server could not be swept: %s", error)
-        return swallowed
+    try:
+        yield
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
+        _log.warning("The Prefect server could not be put right: %s", error)
