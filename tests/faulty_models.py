@@ -13,15 +13,16 @@ import signal
 import stat
 import struct
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from grym.models.fake import FakeModel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from grym.config import ModelSpec
     from grym.models.fake import FakeOptions
@@ -82,7 +83,28 @@ def _too_much(_fd: int) -> None:
     np.ones(2**46, dtype=np.float32)
 
 
+def _crash(_fd: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _exit(_fd: int) -> None:
+    raise SystemExit(3)
+
+
+def _hang(_fd: int) -> None:
+    time.sleep(3600)
+
+
+def _bug(_fd: int) -> None:
+    msg = "cannot read '/home/somebody/secret folder/weights.bin'"
+    raise ValueError(msg)
+
+
 DEEDS = {
+    "crash": _crash,
+    "exit": _exit,
+    "hang": _hang,
+    "bug": _bug,
     "garbage": _garbage,
     "wrong-reply": _wrong_id,
     "cut-header": _cut_header,
@@ -94,40 +116,45 @@ DEEDS = {
 }
 
 
+SPOILT: dict[str, Callable[[list[Answer]], list[Answer]]] = {
+    "nan-features": lambda answers: [replace(answer, features=np.full(8, np.nan, np.float32)) for answer in answers],
+    "nan-confidence": lambda answers: [replace(answer, confidence=float("nan")) for answer in answers],
+    "answer-for-nobody": lambda answers: [replace(answer, clip_id="nobody") for answer in answers],
+    "too-few-answers": lambda answers: answers[1:],
+    "junk-answer": lambda answers: cast("list[Answer]", [{"clip": answer.clip_id} for answer in answers]),
+}
+
+
 class Faulty(FakeModel):
-    """Does what the key ``deed`` of its script says before it answers; ``times`` calls of it, counted in ``state``."""
+    """Does what the key ``deed`` of its script says before or with its answers.
+
+    Further keys: ``times``, so often, counted in the file ``state``; ``least``, only for so many clips at once. They
+    do not take part in its revision.
+    """
 
     def __init__(self, spec: ModelSpec, options: FakeOptions) -> None:
         script: dict[str, Any] = json.loads(options.script or "{}")
         self._deed, self._times = str(script.pop("deed", "")), int(script.pop("times", 10**9))
-        super().__init__(spec, type(options)(**{**_fields(options), "script": json.dumps(script)}))
+        self._least = int(script.pop("least", 0))
+        super().__init__(spec, replace(options, script=json.dumps(script)))
 
     def process(self, batch: Sequence[AudioClip], options: Options) -> list[Answer]:
         """Break, or answer."""
-        if self._deed and self._again():
-            if self._deed == "slow":
-                time.sleep(1.0)
-            elif self._deed == "nan-features":
-                return [_spoilt(answer) for answer in super().process(batch, options)]
-            else:
-                DEEDS[self._deed](protocol_descriptor())
+        if not self._deed or len(batch) < self._least or not self._again():
+            return super().process(batch, options)
+        if self._deed in SPOILT:
+            return SPOILT[self._deed](super().process(batch, options))
+        if self._deed == "slow":
+            time.sleep(1.0)
+        else:
+            DEEDS[self._deed](protocol_descriptor())
         return super().process(batch, options)
 
     def _again(self) -> bool:
         if not self._options.state:
             return True
         state = Path(self._options.state)
-        done = len(state.read_bytes()) if state.exists() else 0
+        done = state.stat().st_size if state.exists() else 0
         with state.open("ab") as stream:
             stream.write(b".")
         return done < self._times
-
-
-def _fields(options: FakeOptions) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in options.__dataclass_fields__}
-
-
-def _spoilt(answer: Answer) -> Answer:
-    import dataclasses
-
-    return dataclasses.replace(answer, features=np.full(8, np.nan, np.float32))

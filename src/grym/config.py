@@ -17,7 +17,14 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from grym._resilience_settings import BreakerSettings, HealthSettings, ModelHealth, RecoverySettings, RouteSettings
+from grym._resilience_settings import (
+    BreakerSettings,
+    HealthSettings,
+    ModelHealth,
+    RecoverySettings,
+    RouteSettings,
+    plain_name,
+)
 from grym.errors import ConfigError, StorageError
 
 Scalar = str | int | float | bool
@@ -56,6 +63,11 @@ class ModelSpec(_Frozen):
     breaker: BreakerSettings = Field(default=BreakerSettings(), exclude=True)
     health: ModelHealth = Field(default=ModelHealth(), exclude=True)
 
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        return plain_name(value)
+
 
 class DatasetSpec(_Frozen):
     """One registered dataset: ``[datasets.NAME]``.
@@ -73,6 +85,11 @@ class DatasetSpec(_Frozen):
     path: Path
     options: Mapping[str, Scalar] = Field(default_factory=dict)
     card: Path | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        return plain_name(value)
 
 
 class Paths(_Frozen):
