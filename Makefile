@@ -44,7 +44,7 @@ unit: $(STAMP)
 	$(BIN)/coverage report
 
 chaos: $(STAMP)
-	$(BIN)/python -m pytest -m chaos -n 1 --durations 12
+	$(BIN)/python -m pytest -m chaos -n 1 --durations 12 -o junit_family=legacy --junitxml var/chaos.xml
 
 fuzz: $(STAMP)
 	$(BIN)/python -m benchmarks.fuzz --protocol 1000000 --manifest 1000000 --audio 100000

@@ -111,6 +111,12 @@ def undisturbed(case: Case) -> Case:
     return Case(case.project, case.command, case.home, case.begun, time.monotonic() - started)
 
 
+@pytest.fixture(autouse=True)
+def machine(record_property: Callable[[str, object], None]) -> None:
+    """How busy the machine is, beside the times that are measured."""
+    record_property("load", round(os.getloadavg()[0], 1))
+
+
 @pytest.fixture(scope="session")
 def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of one real Prefect server for the cases that are not about servers."""
@@ -140,6 +146,7 @@ def whole_real(folder: Path, prefect_url: str) -> Case:
 def fake(whole_fake: Case, folder: Path, prefect_url: str, request: pytest.FixtureRequest) -> Case:
     """Two fake models, a home of its own."""
     case = make(folder / _name(request), prefect_url, 36, ("left", "right"))
+    request.node.user_properties.append(("two fake models", round(whole_fake.seconds, 1)))
     return Case(case.project, case.command, whole_fake.home, case.begun, whole_fake.seconds)
 
 
@@ -147,6 +154,7 @@ def fake(whole_fake: Case, folder: Path, prefect_url: str, request: pytest.Fixtu
 def real(whole_real: Case, folder: Path, prefect_url: str, request: pytest.FixtureRequest) -> Case:
     """Two real models, a home of its own."""
     case = make(folder / _name(request), prefect_url, 24, ("mini", "mini-int8"))
+    request.node.user_properties.append(("wav2vec2-mini", round(whole_real.seconds, 1)))
     return Case(case.project, case.command, whole_real.home, case.begun, whole_real.seconds)
 
 
