@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export TQDM_DISABLE = 1
 export GX_ANALYTICS_ENABLED = false
 
-.PHONY: deploy run test lint unit chaos bench ui train doctor corpus clean help
+.PHONY: deploy run test lint unit chaos fuzz bench ui train doctor corpus clean help
 
 help:
 	@echo "make run    compare two models on the bundled corpus"
@@ -15,6 +15,7 @@ help:
 	@echo "make deploy put pools, limits and deployments on the Prefect server"
 	@echo "make test   everything that has to hold: linters, types, tests, coverage"
 	@echo "make chaos  kills, full disks and floods, for real: long"
+	@echo "make fuzz   broken inputs by the million for protocol, manifests and decoder: long"
 	@echo "make bench  measure speed and memory beside what was promised: rates at 10 000 replicates; quiet machine, about 40 minutes"
 	@echo "make train  train wav2vec2-mini (espeak-ng; GRYM_FSDD for real speech)"
 	@echo "make corpus generate the bundled corpora again (espeak-ng for digits)"
@@ -43,7 +44,10 @@ unit: $(STAMP)
 	$(BIN)/coverage report
 
 chaos: $(STAMP)
-	$(BIN)/python -m pytest -m chaos -n 1 --durations 12
+	$(BIN)/python -m pytest -m chaos -n 1 --durations 12 -o junit_family=legacy --junitxml var/chaos.xml
+
+fuzz: $(STAMP)
+	$(BIN)/python -m benchmarks.fuzz --protocol 1000000 --manifest 1000000 --audio 100000
 
 bench: $(STAMP)
 	@PYTHONPATH=. $(BIN)/python -m benchmarks --json var/benchmarks.json

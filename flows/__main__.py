@@ -472,6 +472,9 @@ def watch(
     for check in done.checks:
         said = "healthy" if check.healthy else f"not healthy: {check.message} {check.hint}"
         out.print(f"{check.model}: {said}", highlight=False, markup=False, soft_wrap=True)
+    for row in done.recovered:
+        said = f"{row['recovered']} of {row['failed calls']} failed calls ({row['category']}) recovered"
+        out.print(f"{row['model']}: {said}", highlight=False, markup=False, soft_wrap=True)
     out.print(f"{done.changes} change(s) told to Prefect.", highlight=False)
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from rich.console import Console
 from rich.table import Table
 
+from flows._prefect import zombies
 from flows.deployments import ROOT, Deployment, Schedule
 from flows.server import Server
 from tasks.policies import GLOBAL_LIMITS, POOLS, TAG_LIMITS
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.actions import DeploymentScheduleCreate
 
-ZOMBIES: Final = "crash flow runs without a heartbeat"
-# Three heartbeats of a flow run missed: its process or machine is gone, and its slots would stay taken for ever.
-SILENT_SECONDS: Final = 540
+ZOMBIES: Final = zombies.NAME
 T = TypeVar("T")
 
 
@@ -195,27 +194,7 @@ def _automation(client: SyncPrefectClient) -> None:
     """Without it a flow run whose machine died stays "running", and a pool with one slot waits for it for ever."""
     from prefect.events.schemas.automations import AutomationCore
 
-    ends = ("Completed", "Failed", "Cancelled", "Crashed")
-    beat = "prefect.flow-run.heartbeat"
-    wanted = AutomationCore.model_validate(
-        {
-            "name": ZOMBIES,
-            "description": f"Marks a flow run as crashed that has been silent for {SILENT_SECONDS} s.",
-            "trigger": {
-                "type": "event",
-                "posture": "Proactive",
-                "match": {"prefect.resource.id": ["prefect.flow-run.*"]},
-                "for_each": ["prefect.resource.id"],
-                "after": [beat],
-                "expect": [beat, *(f"prefect.flow-run.{end}" for end in ends)],
-                "threshold": 0,
-                "within": SILENT_SECONDS,
-            },
-            "actions": [
-                {"type": "change-flow-run-state", "state": "CRASHED", "message": "No heartbeat: its process is gone."}
-            ],
-        }
-    )
+    wanted = AutomationCore.model_validate(zombies.automation())
     for known in client.read_automations_by_name(ZOMBIES):
         client.update_automation(known.id, wanted)
         return

@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from flows._prefect import api, process
+from flows._prefect import api, process, zombies
 from flows._prefect.guard import guarded
 from flows._prefect.place import Place, Record
 from grym.errors import ConfigError, WorkerError
@@ -44,6 +44,7 @@ CLIENT_ENV: Mapping[str, str] = {
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",  # it is the same installation
     "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "60",  # signs of life, whose absence makes a run a crashed one
 }
 
 
@@ -209,6 +210,9 @@ def _join(place: Place, *, keep: bool, seconds: float) -> tuple[Record, bool, Pa
         before = place.record()
         record = process.running(place, seconds)
         ours = not others and not (record.keep and record == before)
+        if not others:  # what processes left that were killed
+            zombies.sweep(record.url, place)
+            zombies.watch(record.url)
         if keep and not record.keep:
             record = replace(record, keep=True)
             place.write(record)

@@ -16,7 +16,7 @@ from grym.config import ensure_home, load_settings
 from grym.resilience.health import Health, table
 from grym.store import Store
 from reports import VIEWS
-from tasks.resilience import check_health, mirror_changes
+from tasks.resilience import check_health, mirror_changes, recovery_rates
 from tasks.store import publish
 
 
@@ -26,12 +26,14 @@ class Watched:
 
     Attributes:
         checks: one for each model.
+        recovered: failed calls and how many were answered in the end, by model and category.
         changes: changes of state that were told to Prefect.
         task_runs: how many task runs the server has to know about.
         flow_run_id: id of the flow run in Prefect.
     """
 
     checks: tuple[Health, ...]
+    recovered: tuple[dict[str, object], ...]
     changes: int
     task_runs: int
     flow_run_id: str
@@ -63,4 +65,6 @@ def watch(models: list[str] | None = None, *, fresh: bool = False) -> Watched:
     changes = mirror_changes(store)
     publish(store, VIEWS)
     create_table_artifact(key="health", table=table(found), description="Whether the registered models answer")
-    return Watched(tuple(found), changes, len(found) + 2, str(runtime.flow_run.id or ""))
+    recovered = recovery_rates(store)
+    create_table_artifact(key="recovery", table=recovered, description="Failed calls that were answered in the end")
+    return Watched(tuple(found), tuple(recovered), changes, len(found) + 3, str(runtime.flow_run.id or ""))

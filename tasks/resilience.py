@@ -15,6 +15,18 @@ from grym.resilience.state import Event, States
 from grym.store import Store
 from tasks.policies import PLAIN, STORAGE
 
+_RECOVERED = """
+SELECT
+    coalesce(model, '') AS model,
+    category,
+    sum(calls)::BIGINT AS "failed calls",
+    sum(recovered)::BIGINT AS recovered,
+    round(100.0 * sum(recovered) / sum(calls), 1) AS "recovered, %"
+FROM recovery_success
+GROUP BY ALL
+ORDER BY 3 DESC, 1, 2
+"""
+
 
 @task(name="check health", **PLAIN)
 def check_health(settings: Settings, model: str, *, fresh: bool) -> Health:
@@ -32,6 +44,15 @@ def mirror_changes(store: Store) -> int:
         return tell_events(states, emit)
     finally:
         states.close()
+
+
+@task(name="recovery rates", tags=["cpu"], **PLAIN)
+def recovery_rates(store: Store) -> list[dict[str, object]]:
+    """How often failed calls were answered in the end, by model and category, over everything that is published."""
+    with store.connect() as warehouse:
+        found = warehouse.execute(_RECOVERED)
+        names = [column[0] for column in found.description]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
 
 def emit(event: Event) -> None:

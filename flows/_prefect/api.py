@@ -1,4 +1,4 @@
-"""The three questions asked of a Prefect server, over plain HTTP.
+"""The questions asked of a Prefect server, over plain HTTP.
 
 Never raises because of the network: no answer is an answer. Seconds.
 """
@@ -8,8 +8,12 @@ from __future__ import annotations
 import base64
 import os
 import time
+from typing import TYPE_CHECKING
 
 from flows._prefect.place import HOST
+
+if TYPE_CHECKING:
+    import httpx
 
 TERMINAL = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 POLL_SECONDS = 0.2
@@ -58,6 +62,13 @@ def ended(url: str, flow_run_id: str | None = None, *, seconds: float = 10.0) ->
         return int(answer.raise_for_status().json())
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, TypeError):
         return None
+
+
+def talk(url: str, *, seconds: float = 30.0) -> httpx.Client:
+    """A client for further questions; close it."""
+    import httpx
+
+    return httpx.Client(base_url=url, timeout=seconds, trust_env=_is_far(url), verify=_is_far(url), headers=_headers())
 
 
 def settle(url: str, *, seconds: float = 30.0) -> None:

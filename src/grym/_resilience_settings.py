@@ -11,11 +11,25 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+LONGEST_NAME = 100
 Asked = Literal["load", "process_audio", "extract_features", "analyze", "ping"]
 CATEGORIES = (
     "config", "audio", "manifest", "model", "worker", "deadline", "resource", "quality", "storage", "unavailable",
     "internal",
 )  # fmt: skip
+
+
+def plain_name(value: str) -> str:
+    """A name that can be part of a path, a command and a page: it leads nowhere and looks like no option.
+
+    Raises:
+        ValueError: it is not such a name; the message is for the middle of a sentence.
+    """
+    if 0 < len(value) <= LONGEST_NAME and value[0] not in ".-" and value.isprintable() and not set(value) & set("/\\"):
+        return value
+    rule = f"at most {LONGEST_NAME} characters, without / and \\, not starting with . or -"
+    msg = f"{value[:LONGEST_NAME]!r} should be a name of {rule}"
+    raise ValueError(msg)
 
 
 class _Frozen(BaseModel):
@@ -143,6 +157,11 @@ class RouteSettings(_Frozen):
     min_confidence: float = Field(default=0.0, ge=0, le=1)
     suite: str = ""
     cool_down_seconds: float = Field(default=300.0, ge=0)
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        return plain_name(value)
 
     @model_validator(mode="after")
     def _distinct(self) -> RouteSettings:

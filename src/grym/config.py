@@ -18,7 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from grym._registered import add_registered
-from grym._resilience_settings import BreakerSettings, HealthSettings, ModelHealth, RecoverySettings, RouteSettings
+from grym._resilience_settings import (
+    BreakerSettings,
+    HealthSettings,
+    ModelHealth,
+    RecoverySettings,
+    RouteSettings,
+    plain_name,
+)
 from grym._worker_settings import WorkerLimits as WorkerLimits  # noqa: PLC0414 - part of this module for its users
 from grym.errors import ConfigError, StorageError
 
@@ -62,6 +69,11 @@ class ModelSpec(_Frozen):
     memory_mb: float = Field(default=0.0, ge=0, exclude=True)
     ladder: tuple[Mapping[str, Scalar], ...] | None = Field(default=None, exclude=True)
 
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        return plain_name(value)
+
 
 class DatasetSpec(_Frozen):
     """One registered dataset: ``[datasets.NAME]``.
@@ -79,6 +91,11 @@ class DatasetSpec(_Frozen):
     path: Path
     options: Mapping[str, Scalar] = Field(default_factory=dict)
     card: Path | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        return plain_name(value)
 
 
 class Paths(_Frozen):

@@ -77,7 +77,7 @@ class Case:
         assert_finished(self.home)
 
 
-def _make(folder: Path, url: str, count: int, arms: tuple[str, str]) -> Case:
+def make(folder: Path, url: str, count: int, arms: tuple[str, str]) -> Case:
     """A case whose undisturbed run is still to be made, in its own home."""
     folder.mkdir(exist_ok=True)
     begun = folder / "begun"
@@ -104,10 +104,17 @@ def _make(folder: Path, url: str, count: int, arms: tuple[str, str]) -> Case:
     return Case(project, command, project.home, begun, 0.0)
 
 
-def _undisturbed(case: Case) -> Case:
+def undisturbed(case: Case) -> Case:
+    """Run a case to its end; with its seconds."""
     started = time.monotonic()
     case.project.run(*case.command)
     return Case(case.project, case.command, case.home, case.begun, time.monotonic() - started)
+
+
+@pytest.fixture(autouse=True)
+def machine(record_property: Callable[[str, object], None]) -> None:
+    """How busy the machine is, beside the times that are measured."""
+    record_property("load", round(os.getloadavg()[0], 1))
 
 
 @pytest.fixture(scope="session")
@@ -126,26 +133,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def whole_fake(folder: Path, prefect_url: str) -> Case:
     """The comparison of two fake models on 36 clips, undisturbed."""
-    return _undisturbed(_make(folder / "whole-fake", prefect_url, 36, ("left", "right")))
+    return undisturbed(make(folder / "whole-fake", prefect_url, 36, ("left", "right")))
 
 
 @pytest.fixture(scope="session")
 def whole_real(folder: Path, prefect_url: str) -> Case:
     """The comparison of wav2vec2-mini in fp32 and int8 on 24 clips, undisturbed."""
-    return _undisturbed(_make(folder / "whole-real", prefect_url, 24, ("mini", "mini-int8")))
+    return undisturbed(make(folder / "whole-real", prefect_url, 24, ("mini", "mini-int8")))
 
 
 @pytest.fixture
 def fake(whole_fake: Case, folder: Path, prefect_url: str, request: pytest.FixtureRequest) -> Case:
     """Two fake models, a home of its own."""
-    case = _make(folder / _name(request), prefect_url, 36, ("left", "right"))
+    case = make(folder / _name(request), prefect_url, 36, ("left", "right"))
+    request.node.user_properties.append(("two fake models", round(whole_fake.seconds, 1)))
     return Case(case.project, case.command, whole_fake.home, case.begun, whole_fake.seconds)
 
 
 @pytest.fixture
 def real(whole_real: Case, folder: Path, prefect_url: str, request: pytest.FixtureRequest) -> Case:
     """Two real models, a home of its own."""
-    case = _make(folder / _name(request), prefect_url, 24, ("mini", "mini-int8"))
+    case = make(folder / _name(request), prefect_url, 24, ("mini", "mini-int8"))
+    request.node.user_properties.append(("wav2vec2-mini", round(whole_real.seconds, 1)))
     return Case(case.project, case.command, whole_real.home, case.begun, whole_real.seconds)
 
 

@@ -145,6 +145,20 @@ def test_an_unknown_strategy_names_the_known_ones(name: str) -> None:
     assert caught.value.code == "unknown-strategy"
 
 
+def test_an_installed_package_offers_strategies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry point group ``grym.strategies`` is the door; its name stands in grym.toml like a built-in one."""
+    info = tmp_path / "patience-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: patience\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[grym.strategies]\npatient = patience_plugin:patient\n")
+    (tmp_path / "patience_plugin.py").write_text("def patient(failure):\n    return 'retry'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    settings = RecoverySettings(attempts=3, base_seconds=0.0, strategies={"config": "patient"})
+    script = Script(*[ConfigError("Wrong.")] * 2)
+    assert script.run("a", settings) == ["A"]
+    assert len(script.asked) == 3
+
+
 def test_an_unknown_action_or_category_is_named() -> None:
     """What a plugin or a person gets wrong is said."""
     failure = Failure(Died("It died.").record(), 1, 3, 1)

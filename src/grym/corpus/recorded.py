@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -71,7 +73,8 @@ def kept(cache: Path | None, name: str, make: Callable[[], list[Take]]) -> list[
         return make()
     file = cache / f"{name}.npz"
     if file.is_file():
-        return _read(file)
+        with suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # damaged, or none of ours: anew
+            return _read(file)
     takes = make()
     cache.mkdir(parents=True, exist_ok=True)
     _write(file, takes)

@@ -25,6 +25,8 @@ from grym.errors import ConfigError, GrymError, ModelError
 from grym.models.interface import Model
 
 GROUP: Final = "grym.models"
+# Endings of weights that are Python objects: reading them would run whatever code they hold.
+PICKLED: Final = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 BUILTIN: Final[Mapping[str, str]] = {
     "wav2vec2": "grym.models.wav2vec2:Wav2Vec2",
     "gama": "grym.models.gama.adapter:Gama",

@@ -17,6 +17,7 @@ import argparse
 import dataclasses
 import json
 import os
+import pickle
 import queue
 import sys
 import threading
@@ -161,8 +162,11 @@ class Trainer:
             self._restore()
 
     def _restore(self) -> None:
-        state = torch.load(self._checkpoint, weights_only=True)
-        reason = self._refusal(state)
+        try:
+            state = torch.load(self._checkpoint, weights_only=True)
+            reason = self._refusal(state)
+        except (pickle.UnpicklingError, OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError) as error:
+            reason = f"the checkpoint cannot be read ({type(error).__name__})"
         if reason:
             # Hours of work: a person who only forgot a setting can put it back.
             kept = self._checkpoint.with_suffix(".refused.pt")

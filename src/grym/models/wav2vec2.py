@@ -380,7 +380,9 @@ def checkpoint_folder(path: str) -> Path:
         msg = f"The model folder {name!r} holds no config.json."
         raise ConfigError(msg, code="not-a-checkpoint", hint="Give a folder in Hugging Face form.")
     if not any(folder.glob("*.safetensors")):
-        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        from grym.models.registry import PICKLED
+
+        pickled = any(path.suffix in PICKLED for path in folder.iterdir())
         msg = f"The model folder {name!r} holds no weights in safetensors form."
         hint = (
             "Its weights are pickled, which is refused: convert them to safetensors."

@@ -22,9 +22,18 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from grym._resilience_settings import Fallback
-from grym.errors import Category, DeadlineError, ErrorRecord, GrymError, QualityError, UnavailableError, WorkerError
+from grym.errors import (
+    Category,
+    DeadlineError,
+    ErrorRecord,
+    GrymError,
+    QualityError,
+    UnavailableError,
+    WorkerError,
+)
 from grym.models.interface import Answer, AudioClip, Card, Options
 from grym.quality import Judgement, transcription_frame
+from grym.resilience.breaker import blames_model
 from grym.resilience.recovery import Attempt, Recovery
 
 if TYPE_CHECKING:
@@ -105,6 +114,12 @@ def _not_its_own(answer: Answer, card: Card) -> Answer:
     msg = f"{answer.model!r} answered instead of {card.name!r}; that counts as a failure of the latter."
     error = WorkerError(msg, code="failed-over", hint="See table requests for why it did not answer.")
     return Answer(answer.clip_id, None, rung=card.rung, model=card.name, revision=card.revision, error=error.record())
+
+
+def _all_failed(answers: Sequence[Answer]) -> GrymError | None:
+    """Why, if the model answered every clip with a failure of its own: for its breaker no better than raising it."""
+    errors = [GrymError.from_record(answer.error) for answer in answers if answer.error is not None]
+    return errors[0] if errors and len(errors) == len(answers) and all(map(blames_model, errors)) else None
 
 
 @dataclass(slots=True)
@@ -258,9 +273,22 @@ class Route:
                 msg = f"{model!r} gave no answer within {seconds:.3g} s, in all its tries."
                 raise DeadlineError(msg, retryable=False)
             clips = [request.clips[clip_id] for clip_id in ids]
-            return self._breakers.call(
-                model, OPERATION, lambda: member.process(clips, request.options, left, request.priority), seconds=left
-            )
+            failed: list[Answer] = []
+
+            def call() -> list[Answer]:
+                answers = member.process(clips, request.options, left, request.priority)
+                if (error := _all_failed(answers)) is not None:
+                    failed.extend(answers)
+                    raise error
+                return answers
+
+            try:
+                return self._breakers.call(model, OPERATION, call, seconds=left)
+            except GrymError as error:
+                if not failed:
+                    raise
+                self._tell(model, request, Attempt(1, len(clips), error, "give up"))  # each clip has its own error
+                return failed
 
         last = entry is self._order[-1]
         settings = self._recovery

@@ -26,7 +26,9 @@ def run_conversion(stage_file: Path, llama: Path, out: Path, *, stage: str = "")
         GrymError: what the conversion raised.
         WorkerError: ``conversion-failed``: the process ended without an answer.
     """
-    return ask("grym.models.gama.convert", [str(stage_file), str(llama), str(out), "--stage", stage])
+    return ask(
+        "grym.models.gama.convert", [*(str(path.absolute()) for path in (stage_file, llama, out)), f"--stage={stage}"]
+    )
 
 
 def ask(module: str, arguments: Sequence[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 from grym.errors import ConfigError, ModelError
+from grym.models.registry import PICKLED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +82,7 @@ def weight_files(folder: Path) -> list[Path]:
     else:
         files = sorted(folder.glob("*.safetensors"))
     if not files:
-        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        pickled = any(path.suffix in PICKLED for path in folder.iterdir())
         msg = f"{folder.name!r} holds no weights in safetensors form."
         hint = "Its weights are pickled: get the safetensors files of the same model." if pickled else "Put them there."
         raise ConfigError(msg, code="no-weights", hint=hint)
