@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from grym.errors import DeadlineError, ModelError, WorkerError
@@ -24,7 +25,6 @@ from grym.worker.protocol import Frame, Json, Message, Operation, encode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
     from types import TracebackType
 
     from grym.config import ModelSpec, WorkerLimits
@@ -163,6 +163,12 @@ class Worker:
         """
         reply, _ = self._ask(Operation.PING, {}, None, self._limits.call_seconds if deadline is None else deadline)
         return dict(outcome.result(reply))
+
+    def forget_peak(self) -> None:
+        """Let ``peak_rss_mb`` count from now on, where the system can do that (Linux); elsewhere nothing happens."""
+        if (pid := self.pid) is not None:
+            with contextlib.suppress(OSError):
+                Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
 
     def close(self) -> None:
         """Shut the child down: politely, then by SIGTERM, then by SIGKILL, always with its whole group.

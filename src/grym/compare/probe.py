@@ -1,0 +1,162 @@
+"""A linear probe: multinomial logistic regression from feature vectors to labels.
+
+Knows nothing about models, files or tables. Features are float ``shape = (clips,
+dim)``; a clip with several labels counts in equal parts for each of them. Every
+dimension is standardised by the training clips; the strength of the penalty is
+chosen by cross-validation within them. Deterministic: the same features in any
+order of clips give the same probe up to rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from grym.compare.labels import most_probable
+from grym.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Floats = npt.NDArray[np.float64]
+
+PENALTIES: Final = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
+"""Candidates for the strength of the penalty, the strongest first: of equally good ones it wins."""
+FOLDS: Final = 5
+_LEAST_CLIPS: Final = 2  # of each label: one to learn from, one to be held out
+_CONSTANT: Final = 1e-9  # a dimension that varies less says nothing
+_ITERATIONS: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A fitted probe.
+
+    Attributes:
+        labels: the labels, sorted.
+        mean: of each dimension, ``shape = (dim,)``.
+        scale: standard deviation of each dimension; 1 where it does not vary.
+        weights: ``shape = (dim, labels)``, for standardised features.
+        bias: ``shape = (labels,)``.
+        l2: strength of the penalty that was chosen.
+        cv_accuracy: share of held-out training clips whose labels were all right.
+        cv_folds: parts of the training clips that were held out in turn.
+    """
+
+    labels: tuple[str, ...]
+    mean: Floats
+    scale: Floats
+    weights: Floats
+    bias: Floats
+    l2: float
+    cv_accuracy: float
+    cv_folds: int
+
+    def probabilities(self, features: npt.ArrayLike) -> Floats:
+        """Probability of each label, ``shape = (clips, labels)``; rows add up to 1."""
+        given = np.atleast_2d(np.asarray(features, dtype=np.float64))
+        return _softmax((given - self.mean) / self.scale @ self.weights + self.bias)
+
+
+def fit_probe(features: npt.ArrayLike, labels: Sequence[Sequence[str]], order: Sequence[str]) -> Linear:
+    """Fit a probe; the penalty with the smallest held-out log loss is taken.
+
+    Args:
+        features: float ``shape = (clips, dim)``.
+        labels: right labels of each clip.
+        order: a name of each clip, for example its content id: which part of the folds it belongs to follows from
+            it, not from the order of the rows.
+
+    Raises:
+        ConfigError: ``probe-too-little``: fewer than two labels, or a label with fewer than two clips;
+            ``probe-not-finite``: a feature is NaN or infinite.
+    """
+    given = np.asarray(features, dtype=np.float64)
+    if not np.isfinite(given).all():
+        msg = "A feature of a training clip is NaN or infinite; no probe can be fitted on it."
+        raise ConfigError(msg, code="probe-not-finite", hint="See whether the model is broken.")
+    # In the order of the names, so that sums of floats do not depend on the order of the rows.
+    rank = np.argsort(np.asarray(order, dtype=np.str_), kind="stable")
+    given, rows = given[rank], [tuple(sorted(labels[i])) for i in rank]
+    names = tuple(sorted({label for row in rows for label in row}))
+    targets = np.array([[(name in row) / len(row) for name in names] for row in rows], dtype=np.float64)
+    counts = (targets > 0).sum(axis=0)
+    if len(names) < 2 or counts.min() < _LEAST_CLIPS:  # noqa: PLR2004 - one label needs no probe
+        few = names[int(counts.argmin())] if len(counts) else ""
+        msg = f"The training clips have {len(names)} labels" + (f", and {few!r} only once" if len(names) > 1 else "")
+        hint = "Give at least two labels with two clips each; five or more are better."
+        raise ConfigError(f"{msg}: too little for a probe.", code="probe-too-little", hint=hint)
+    folds = int(min(FOLDS, counts.min()))
+    part = _folds(rows, folds)
+    losses, rights = np.zeros(len(PENALTIES)), np.zeros(len(PENALTIES))
+    for fold in range(folds):
+        out = part == fold
+        mean, scale = _standard(given[~out])
+        inside, held = (given[~out] - mean) / scale, (given[out] - mean) / scale
+        start: Floats | None = None
+        for i, l2 in enumerate(PENALTIES):
+            start = _solve(inside, targets[~out], l2, start)
+            shares = _softmax(held @ start[:-1] + start[-1])
+            losses[i] -= float((targets[out] * np.log(np.maximum(shares, 1e-12))).sum())
+            rights[i] += sum(_right(names, share, row) for share, row in zip(shares, _pick(rows, out), strict=True))
+    best = int(losses.argmin())
+    mean, scale = _standard(given)
+    solved = _solve((given - mean) / scale, targets, PENALTIES[best], None)
+    return Linear(names, mean, scale, solved[:-1], solved[-1], PENALTIES[best], rights[best] / len(rows), folds)
+
+
+def _folds(rows: Sequence[tuple[str, ...]], folds: int) -> npt.NDArray[np.int64]:
+    """Part of each clip: clips with the same labels are dealt out in turn, so that each part holds all of them."""
+    dealt: dict[tuple[str, ...], int] = {}
+    part = np.zeros(len(rows), dtype=np.int64)
+    for i, row in enumerate(rows):
+        # Another start for each combination, or else all rare ones would fall into the first part.
+        turn = dealt.setdefault(row, len(dealt))
+        part[i], dealt[row] = turn % folds, turn + 1
+    return part
+
+
+def _pick(rows: Sequence[tuple[str, ...]], chosen: npt.NDArray[np.bool_]) -> list[tuple[str, ...]]:
+    return [row for row, take in zip(rows, chosen, strict=True) if take]
+
+
+def _right(names: tuple[str, ...], shares: Floats, row: tuple[str, ...]) -> bool:
+    return set(most_probable(dict(zip(names, shares.tolist(), strict=True)), len(row))) == set(row)
+
+
+def _standard(features: Floats) -> tuple[Floats, Floats]:
+    mean, scale = features.mean(axis=0), features.std(axis=0)
+    return mean, np.where(scale > _CONSTANT * np.maximum(1.0, np.abs(mean)), scale, 1.0)
+
+
+def _softmax(scores: Floats) -> Floats:
+    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares: Floats = shifted / shifted.sum(axis=1, keepdims=True)
+    return shares
+
+
+def _solve(features: Floats, targets: Floats, l2: float, start: Floats | None) -> Floats:
+    """Minimum of mean cross entropy + l2 / 2 * sum(weights²): weights and, in the last row, the bias."""
+    from scipy.optimize import minimize
+
+    clips, shape = features.shape[0], (features.shape[1] + 1, targets.shape[1])
+
+    def loss(flat: Floats) -> tuple[float, Floats]:
+        solution = flat.reshape(shape)
+        weights = solution[:-1]
+        scores = features @ weights + solution[-1]
+        scores -= scores.max(axis=1, keepdims=True)
+        shares = np.exp(scores)
+        total = shares.sum(axis=1, keepdims=True)
+        value = float((targets * (np.log(total) - scores)).sum()) / clips + 0.5 * l2 * float(np.square(weights).sum())
+        apart = (shares / total - targets) / clips
+        slope = np.vstack([features.T @ apart + l2 * weights, apart.sum(axis=0)])
+        return value, slope.ravel()
+
+    begin = np.zeros(shape) if start is None else start
+    found = minimize(loss, begin.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS, "ftol": 1e-9})
+    solved: Floats = found.x.reshape(shape)
+    return solved
