@@ -66,7 +66,8 @@ def compare(
     a: Annotated[str | None, typer.Option(help="First model, a name in grym.toml.")] = None,
     b: Annotated[str | None, typer.Option(help="Second model.")] = None,
     dataset: Annotated[
-        list[str] | None, typer.Option(help="A name in grym.toml, a folder, a CSV or a JSONL manifest; may be repeated.")
+        list[str] | None,
+        typer.Option(help="A name in grym.toml, a folder, a CSV or a JSONL manifest; may be repeated."),
     ] = None,
     task: Annotated[
         str, typer.Option(help="transcribe or classify, if not what grym.toml says about the datasets.")

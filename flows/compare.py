@@ -144,7 +144,7 @@ def chosen(settings: Settings, dataset: str = "", datasets: Sequence[str] | None
     persist_result=False,
     validate_parameters=True,
 )
-def compare(  # noqa: PLR0913 - the parameters of the deployment
+def compare(
     a: str = "",
     b: str = "",
     dataset: str = "",
@@ -297,9 +297,7 @@ def _run(
     )
 
 
-def _to_verdict(
-    session: Session, one: _Checked, arms: Mapping[str, Arm], counter: _Counter
-) -> dict[str, object]:
+def _to_verdict(session: Session, one: _Checked, arms: Mapping[str, Arm], counter: _Counter) -> dict[str, object]:
     """Answer, measure, score and test one run."""
     facts = {
         "versions": versions(),

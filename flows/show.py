@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,13 +16,11 @@ from grym.compare.summary import ArmSummary, arm_summary
 from grym.config import Settings
 from grym.errors import ConfigError
 from grym.store import RunRef, Store
-from reports.evidence import fragility_of
 from reports.accuracy import failure_counts, probe_sentence
-from reports.frames import RunData, facts, labels
+from reports.evidence import fragility_of
+from reports.frames import RunData, labels
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from flows.compare import Compared, Result
     from grym.memory.features import Match
 
@@ -179,6 +178,15 @@ def show_matches(out: Console, matches: Sequence[Match]) -> None:
     out.print(table)
 
 
+def _groups(store: Store) -> dict[str, str]:
+    """The comparison on several datasets that each finished run belongs to, if any."""
+    states = store.runs()
+    if "run_group" not in states.columns:
+        return {}
+    ended = states.filter(pl.col("state") == "finished").select("run_id", "run_group")
+    return {str(run): str(group or "") for run, group in ended.iter_rows()}
+
+
 def render_again(settings: Settings, run_id: str | None) -> Iterable[Path]:
     """Publish the warehouse and render one report, or those of all finished runs, from what is stored.
 
@@ -199,8 +207,9 @@ def render_again(settings: Settings, run_id: str | None) -> Iterable[Path]:
         raise ConfigError(msg, code="unfinished-run", hint="Give its command again; it goes on where it stopped.")
     yield store.publish(views=VIEWS).path
     groups: dict[str, list[RunRef]] = {}
+    shared = _groups(store)
     for run in finished:
-        groups.setdefault(facts(run_data(store, run)).group, []).append(run)
+        groups.setdefault(shared.get(run.id, ""), []).append(run)
     for run in runs:
         data = run_data(store, run)
         yield render(store, settings, data, stored_entries(settings, data))

@@ -113,7 +113,7 @@ def render_group(store: Store, runs: Sequence[RunRef], group: str) -> Path:
 
 @task(name="report together", tags=["cpu"], **PLAIN)
 def report_together(store: Store, runs: Sequence[RunRef], group: str) -> Path:
-    """Leave the verdicts of all runs as one artifact in Prefect and write their page, which says that all are complete."""
+    """Leave the verdicts of all runs as one artifact in Prefect and write their page: all of them are complete then."""
     all_data = [run_data(store, run) for run in runs]
     page = page_of(store.home, group)
     create_markdown_artifact(

@@ -145,7 +145,7 @@ TABLES: Final[dict[str, Table]] = {
             insertions int words added
             reference_characters int characters of the normalised reference, without spaces
             character_errors int unit-cost edits of characters, without spaces
-            failure text what is wrong with the text that was generated: refusal, repetition, empty, truncated, wrong-task
+            failure text what is wrong with the answer as a text: refusal, repetition, empty, truncated or wrong-task
             label text right label of the clip, of a mixture all of them with " + " between; empty where words count
             predicted text as many labels as are right, the most probable ones; empty where words count
             label_scores text probability of each label as a JSON object
@@ -229,7 +229,7 @@ TABLES: Final[dict[str, Table]] = {
             """
             arm_a text registered name of the first model
             arm_b text registered name of the second model
-            metric text wer, wer_clean, cer, accuracy, accuracy_clean, accuracy_mixtures, any_of_mixtures, latency_p50, latency_p95, rtfx, peak_rss_mb or failures; "clean" leaves out clips with a failure class
+            metric text wer, cer, accuracy, latency_p50, latency_p95, rtfx, peak_rss_mb, failures; see docs/verdicts.md
             unit text unit of a, b and difference
             a float value of the first model, in the metric's unit
             b float value of the second model, in the metric's unit
@@ -252,7 +252,7 @@ TABLES: Final[dict[str, Table]] = {
             "label accuracy in one part of one labelled comparison, over the clips both arms answered",
             "run_id slice value",
             """
-            slice text "events" (over all clips), "label", "speaker" or a column of the manifest (over the clips of the verdict)
+            slice text "events" (all clips), "label", "speaker" or a column of the manifest (clips of the verdict)
             value text value of the slice; of "events": "one" or "several"
             clips int clips both arms answered
             right_a int clips of which the first model got every label right
@@ -268,8 +268,8 @@ TABLES: Final[dict[str, Table]] = {
             difference float accuracy_b - accuracy_a, a fraction
             ci_low float lower end of the confidence interval of the difference, a fraction
             ci_high float upper end of the confidence interval of the difference, a fraction
-            p_value float two-sided, exact McNemar test over clips
-            adjusted float p_value corrected over all parts of the run that were tested (Benjamini-Hochberg)
+            p_value float two-sided p-value of the exact McNemar test over clips
+            adjusted float p-value corrected over all parts of the run that were tested (Benjamini-Hochberg)
             stands_out bool whether adjusted is at most 0.05
             """,
         ),
@@ -286,7 +286,7 @@ TABLES: Final[dict[str, Table]] = {
             clips int clips that it was fitted on
             labels text the labels as a JSON list
             feature_dim int length of a feature vector
-            l2 float strength of the penalty that was chosen
+            l2 float strength of the penalty that was chosen, a ratio: 0.5 * l2 * squared weights per clip's log loss
             cv_accuracy float share of training clips whose labels it got right when they were held out, a fraction
             cv_folds int parts of the training clips that were held out in turn
             seconds float time to fit it, features included, in seconds; 0 if it was stored already

@@ -207,7 +207,9 @@ def _part_row(
     test = _mcnemar(clips)
     labels = clusters.labels(clips)
     kind = "speaker" if clusters.kind == "speaker" and len(set(labels)) >= MIN_CLUSTERS else "clip"
-    d = share_difference(clips["right"], clips["right_b"], labels if kind == "speaker" else clips["clip_id"], kind, confidence)  # type: ignore[arg-type]
+    d = share_difference(
+        clips["right"], clips["right_b"], labels if kind == "speaker" else clips["clip_id"], kind, confidence
+    )  # type: ignore[arg-type]
     enough = clips.height >= MIN_CLUSTERS
     return {
         "slice": name,

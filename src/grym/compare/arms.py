@@ -68,9 +68,7 @@ def needs_probe(arm: Arm, task: Task, spec: DatasetSpec) -> bool:
     return True
 
 
-def through_probe(
-    arm: Arm, spec: DatasetSpec, training: Dataset, clips: Sequence[Usable], settings: Settings
-) -> Arm:
+def through_probe(arm: Arm, spec: DatasetSpec, training: Dataset, clips: Sequence[Usable], settings: Settings) -> Arm:
     """The arm, answering through a probe that was fitted on the training clips alone.
 
     Raises:
@@ -81,4 +79,3 @@ def through_probe(
     probe = find_probe(worker, arm.card, training, spec, settings)
     probe.require_unseen((clip.clip_id for clip in clips), spec.name)
     return replace(arm, worker=Probed(worker, probe, arm.card, arm.worker.load_seconds), probe=probe)
-

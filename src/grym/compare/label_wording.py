@@ -23,9 +23,7 @@ _NAMES: Final = {
 }
 
 
-def accuracy_sentence(
-    metric: str, verdict: Verdict, d: Difference, margin: float, facts: Facts, test: McNemar
-) -> str:
+def accuracy_sentence(metric: str, verdict: Verdict, d: Difference, margin: float, facts: Facts, test: McNemar) -> str:
     """The verdict on one of the accuracies in one sentence.
 
     Args:

@@ -191,7 +191,7 @@ def make_plan(
 
 def group_id(runs: Sequence[str]) -> str:
     """Id of a comparison on several datasets: the same runs have the same one, so that a repeat finds it again."""
-    return f"all-{hashlib.sha256(' '.join(runs).encode()).hexdigest()[:12]}"
+    return f"all-{hashlib.sha256(' '.join(sorted(runs)).encode()).hexdigest()[:12]}"
 
 
 def _batches(clips: Sequence[Usable], settings: CompareSettings) -> tuple[Batch, ...]:

@@ -9,6 +9,7 @@ order of clips give the same probe up to rounding.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -81,31 +82,46 @@ def fit_probe(features: npt.ArrayLike, labels: Sequence[Sequence[str]], order: S
     # In the order of the names, so that sums of floats do not depend on the order of the rows.
     rank = np.argsort(np.asarray(order, dtype=np.str_), kind="stable")
     given, rows = given[rank], [tuple(sorted(labels[i])) for i in rank]
-    names = tuple(sorted({label for row in rows for label in row}))
+    names = _names(rows)
     targets = np.array([[(name in row) / len(row) for name in names] for row in rows], dtype=np.float64)
-    counts = (targets > 0).sum(axis=0)
-    if len(names) < 2 or counts.min() < _LEAST_CLIPS:  # noqa: PLR2004 - one label needs no probe
-        few = names[int(counts.argmin())] if len(counts) else ""
-        msg = f"The training clips have {len(names)} labels" + (f", and {few!r} only once" if len(names) > 1 else "")
+    folds = int(min(FOLDS, (targets > 0).sum(axis=0).min()))
+    losses, rights = _held_out(given, targets, rows, names, folds)
+    best = int(losses.argmin())
+    mean, scale = _standard(given)
+    solved = _solve((given - mean) / scale, targets, PENALTIES[best], None)
+    accuracy = float(rights[best]) / len(rows)
+    return Linear(names, mean, scale, solved[:-1], solved[-1], PENALTIES[best], accuracy, folds)
+
+
+def _names(rows: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    counts = Counter(label for row in rows for label in row)
+    names = tuple(sorted(counts))
+    few = [name for name in names if counts[name] < _LEAST_CLIPS]
+    if len(names) < 2 or few:  # noqa: PLR2004 - one label needs no probe
+        what = f", and {few[0]!r} only once" if few else ""
+        msg = f"The training clips have {len(names)} labels{what}: too little for a probe."
         hint = "Give at least two labels with two clips each; five or more are better."
-        raise ConfigError(f"{msg}: too little for a probe.", code="probe-too-little", hint=hint)
-    folds = int(min(FOLDS, counts.min()))
+        raise ConfigError(msg, code="probe-too-little", hint=hint)
+    return names
+
+
+def _held_out(
+    features: Floats, targets: Floats, rows: Sequence[tuple[str, ...]], names: tuple[str, ...], folds: int
+) -> tuple[Floats, Floats]:
+    """Log loss and right answers on held-out clips for each penalty, each ``shape = (penalties,)``."""
     part = _folds(rows, folds)
     losses, rights = np.zeros(len(PENALTIES)), np.zeros(len(PENALTIES))
     for fold in range(folds):
         out = part == fold
-        mean, scale = _standard(given[~out])
-        inside, held = (given[~out] - mean) / scale, (given[out] - mean) / scale
+        mean, scale = _standard(features[~out])
+        inside, held = (features[~out] - mean) / scale, (features[out] - mean) / scale
         start: Floats | None = None
         for i, l2 in enumerate(PENALTIES):
             start = _solve(inside, targets[~out], l2, start)
             shares = _softmax(held @ start[:-1] + start[-1])
             losses[i] -= float((targets[out] * np.log(np.maximum(shares, 1e-12))).sum())
             rights[i] += sum(_right(names, share, row) for share, row in zip(shares, _pick(rows, out), strict=True))
-    best = int(losses.argmin())
-    mean, scale = _standard(given)
-    solved = _solve((given - mean) / scale, targets, PENALTIES[best], None)
-    return Linear(names, mean, scale, solved[:-1], solved[-1], PENALTIES[best], rights[best] / len(rows), folds)
+    return losses, rights
 
 
 def _folds(rows: Sequence[tuple[str, ...]], folds: int) -> npt.NDArray[np.int64]:

@@ -206,7 +206,7 @@ def check_train(spec: DatasetSpec, model: str) -> str:
         ConfigError: ``cannot-classify``: there is none.
     """
     if not spec.train:
-        msg = f"{model!r} cannot name labels itself, and {spec.name!r} names no training clips for a probe on its features."
-        hint = f"Add train = \"NAME\" to [datasets.{spec.name}] in grym.toml, the name of a labelled dataset."
+        msg = f"{model!r} cannot name labels itself, and {spec.name!r} names no training clips for a probe."
+        hint = f'Add train = "NAME" to [datasets.{spec.name}] in grym.toml, the name of a labelled dataset.'
         raise ConfigError(msg, code="cannot-classify", hint=hint)
     return spec.train

@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One side of the comparison: its letter, what answers, its card, and the probe through which it answers, if any."""
+    """One side of the comparison: its letter, what answers, its card, and the probe it answers through, if any."""
 
     letter: str
     worker: Asked

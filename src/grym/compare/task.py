@@ -259,7 +259,7 @@ def make_task(
         raise ConfigError(msg, code="unknown-label", hint="Mend the labels; no model could name these.")
     if len(labels) < 2:  # noqa: PLR2004 - a choice needs two
         msg = f"{spec.name} has {len(labels)} label in column {spec.label!r}; a choice needs at least two."
-        hint = f"Name another column: label = \"...\" in [datasets.{spec.name}] of grym.toml."
+        hint = f'Name another column: label = "..." in [datasets.{spec.name}] of grym.toml.'
         raise ConfigError(msg, code="too-few-labels", hint=hint)
     return Classify(settings, spec, labels)
 

@@ -172,7 +172,9 @@ def latency_rows(run: Run, operations: pl.DataFrame, seed: int) -> list[dict[str
         method = run.method("bootstrap")
         d = quantile_difference(pairs["ms"], pairs["ms_b"], q, labels, run.confidence, rng, method=method)
         verdict = verdict_of(d, None)
-        rows.append(metric_row(run, metric, d, verdict, sentence(metric, verdict, d, None, run.facts), pairs.height, None))
+        rows.append(
+            metric_row(run, metric, d, verdict, sentence(metric, verdict, d, None, run.facts), pairs.height, None)
+        )
     return rows
 
 
