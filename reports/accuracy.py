@@ -71,7 +71,7 @@ def events(data: RunData) -> list[dict[str, Any]]:
 
 
 def mistaken(data: RunData, limit: int = 15) -> pl.DataFrame:
-    """Which label was taken for which, over the clips both answered: ``label, predicted, a, b``, the most frequent first."""
+    """Which label was taken for which, over the clips both answered: ``label, predicted, a, b``, frequent first."""
     answered = data.table("outcomes").filter((pl.col("status") == "ok") & pl.col("correct").is_not_null())
     both = answered.group_by("clip_id").agg(pl.col("arm").n_unique()).filter(pl.col("arm") == len(ARMS))
     wrong = answered.filter(~pl.col("correct")).join(both, on="clip_id", how="semi")

@@ -62,6 +62,7 @@ def _part(data: RunData, place: int) -> dict[str, Any]:
         "rate": context["rate"],
         "main": context["main"],
         "chip": context["chip"],
+        "digits": 1 if context["rate"].higher_is_better else 2,
         "probes": context["probes"],
         "link": f"{quote(data.run_id)}.html",
         "resources": [(data.comparison(metric), digits) for metric, digits in _RESOURCES],

@@ -286,7 +286,7 @@ TABLES: Final[dict[str, Table]] = {
             clips int clips that it was fitted on
             labels text the labels as a JSON list
             feature_dim int length of a feature vector
-            l2 float strength of the penalty that was chosen, a ratio: 0.5 * l2 * squared weights per clip's log loss
+            l2 float strength of the penalty that was chosen, a fraction of a clip's log loss for a squared weight of 2
             cv_accuracy float share of training clips whose labels it got right when they were held out, a fraction
             cv_folds int parts of the training clips that were held out in turn
             seconds float time to fit it, features included, in seconds; 0 if it was stored already

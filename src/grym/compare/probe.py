@@ -20,7 +20,7 @@ from grym.compare.labels import most_probable
 from grym.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,7 +29,9 @@ PENALTIES: Final = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 FOLDS: Final = 5
 _LEAST_CLIPS: Final = 2  # of each label: one to learn from, one to be held out
 _CONSTANT: Final = 1e-9  # a dimension that varies less says nothing
-_ITERATIONS: Final = 300
+_ITERATIONS: Final = 200
+_SERIAL: Final = 200_000  # multiplications in one product that no library spreads over cores
+_PATIENCE: Final = 2  # penalties in a row that may be worse than the best one
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +88,10 @@ def fit_probe(features: npt.ArrayLike, labels: Sequence[Sequence[str]], order: S
     targets = np.array([[(name in row) / len(row) for name in names] for row in rows], dtype=np.float64)
     folds = int(min(FOLDS, (targets > 0).sum(axis=0).min()))
     losses, rights = _held_out(given, targets, rows, names, folds)
-    best = int(losses.argmin())
+    best = losses.index(min(losses))
     mean, scale = _standard(given)
     solved = _solve((given - mean) / scale, targets, PENALTIES[best], None)
-    accuracy = float(rights[best]) / len(rows)
+    accuracy = rights[best] / len(rows)
     return Linear(names, mean, scale, solved[:-1], solved[-1], PENALTIES[best], accuracy, folds)
 
 
@@ -107,21 +109,34 @@ def _names(rows: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
 
 def _held_out(
     features: Floats, targets: Floats, rows: Sequence[tuple[str, ...]], names: tuple[str, ...], folds: int
-) -> tuple[Floats, Floats]:
-    """Log loss and right answers on held-out clips for each penalty, each ``shape = (penalties,)``."""
-    part = _folds(rows, folds)
-    losses, rights = np.zeros(len(PENALTIES)), np.zeros(len(PENALTIES))
+) -> tuple[list[float], list[int]]:
+    """Log loss and right answers on held-out clips for each penalty; weaker ones are not tried once they get worse."""
+    parts = list(_splits(features, targets, _folds(rows, folds), folds))
+    losses: list[float] = []
+    rights: list[int] = []
+    starts: list[Floats | None] = [None] * folds
+    for l2 in PENALTIES:
+        loss, right = 0.0, 0
+        for fold, (inside, wanted, held, out) in enumerate(parts):
+            solved = starts[fold] = _solve(inside, wanted, l2, starts[fold])
+            shares = _softmax(held @ solved[:-1] + solved[-1])
+            loss -= float((targets[out] * np.log(np.maximum(shares, 1e-12))).sum())
+            right += sum(_right(names, share, row) for share, row in zip(shares, _pick(rows, out), strict=True))
+        losses.append(loss)
+        rights.append(right)
+        if len(losses) - losses.index(min(losses)) > _PATIENCE:
+            break
+    return losses, rights
+
+
+def _splits(
+    features: Floats, targets: Floats, part: npt.NDArray[np.int64], folds: int
+) -> Iterator[tuple[Floats, Floats, Floats, npt.NDArray[np.bool_]]]:
+    """For each part the others, standardised by themselves, their targets, the part, and which clips it holds."""
     for fold in range(folds):
         out = part == fold
         mean, scale = _standard(features[~out])
-        inside, held = (features[~out] - mean) / scale, (features[out] - mean) / scale
-        start: Floats | None = None
-        for i, l2 in enumerate(PENALTIES):
-            start = _solve(inside, targets[~out], l2, start)
-            shares = _softmax(held @ start[:-1] + start[-1])
-            losses[i] -= float((targets[out] * np.log(np.maximum(shares, 1e-12))).sum())
-            rights[i] += sum(_right(names, share, row) for share, row in zip(shares, _pick(rows, out), strict=True))
-    return losses, rights
+        yield (features[~out] - mean) / scale, targets[~out], (features[out] - mean) / scale, out
 
 
 def _folds(rows: Sequence[tuple[str, ...]], folds: int) -> npt.NDArray[np.int64]:
@@ -155,24 +170,38 @@ def _softmax(scores: Floats) -> Floats:
 
 
 def _solve(features: Floats, targets: Floats, l2: float, start: Floats | None) -> Floats:
-    """Minimum of mean cross entropy + l2 / 2 * sum(weights²): weights and, in the last row, the bias."""
+    """Minimum of mean cross entropy + l2 / 2 * sum(weights²): weights and, in the last row, the bias.
+
+    Products are taken block by block, each too small for a numerical library to spread over cores: there it would
+    wait for threads much longer than it computes, as soon as anything else runs on the machine.
+    """
     from scipy.optimize import minimize
 
     clips, shape = features.shape[0], (features.shape[1] + 1, targets.shape[1])
+    rows = max(1, _SERIAL // (shape[0] * shape[1]))
+    blocks, wanted, real = (_blocks(array, rows) for array in (features, targets, np.ones((clips, 1))))
 
     def loss(flat: Floats) -> tuple[float, Floats]:
         solution = flat.reshape(shape)
         weights = solution[:-1]
-        scores = features @ weights + solution[-1]
-        scores -= scores.max(axis=1, keepdims=True)
+        scores = blocks @ weights + solution[-1]
+        scores -= scores.max(axis=2, keepdims=True)
         shares = np.exp(scores)
-        total = shares.sum(axis=1, keepdims=True)
-        value = float((targets * (np.log(total) - scores)).sum()) / clips + 0.5 * l2 * float(np.square(weights).sum())
-        apart = (shares / total - targets) / clips
-        slope = np.vstack([features.T @ apart + l2 * weights, apart.sum(axis=0)])
-        return value, slope.ravel()
+        total = shares.sum(axis=2, keepdims=True)
+        value = float((wanted * (np.log(total) - scores)).sum()) / clips + 0.5 * l2 * float(np.square(weights).sum())
+        apart = real * (shares / total - wanted) / clips
+        slope = (blocks.transpose(0, 2, 1) @ apart).sum(axis=0) + l2 * weights
+        return value, np.vstack([slope, apart.sum(axis=(0, 1))[None]]).ravel()
 
     begin = np.zeros(shape) if start is None else start
-    found = minimize(loss, begin.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS, "ftol": 1e-9})
+    found = minimize(loss, begin.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": _ITERATIONS, "ftol": 1e-8})
     solved: Floats = found.x.reshape(shape)
     return solved
+
+
+def _blocks(array: Floats, rows: int) -> Floats:
+    """``shape = (blocks, rows, columns)``, the last block filled with zeros."""
+    count = -(-array.shape[0] // rows)
+    filled = np.zeros((count * rows, array.shape[1]))
+    filled[: array.shape[0]] = array
+    return filled.reshape(count, rows, array.shape[1])
