@@ -32,8 +32,9 @@ SOUNDS = ("bell", "rain", "siren")
 
 def states(task: str, dataset: str, group: str = "all-1") -> list[Row]:
     """A run that started and finished."""
+    options = json.dumps({"a": "mini", "b": "gama", "dataset": dataset, "confidence": 0.95})
     told = {"flow": "compare", "arm_a": "mini", "arm_b": "gama", "task": task, "dataset": dataset, "run_group": group,
-            "options": json.dumps({"a": "mini", "b": "gama", "dataset": dataset, "confidence": 0.95}), "run_key": task}  # fmt: skip
+            "options": options, "run_key": task}  # fmt: skip
     return [
         {**told, "run_id": task, "state": state, "at": NOON + timedelta(minutes=i)}
         for i, state in enumerate(("started", "finished"))
@@ -102,8 +103,9 @@ def spoken() -> RunData:
         for i in range(20)
     ]
     outcomes = [
-        {"arm": arm, "model": arm, "clip_id": f"c{i:02}", "status": "ok", "hypothesis": "one two", "normalizer": "basic",
-         "reference_words": 2, "hits": 2, "substitutions": int(i == 3), "deletions": 0, "insertions": 0,
+        {"arm": arm, "model": arm, "clip_id": f"c{i:02}", "status": "ok", "hypothesis": "one two",
+         "normalizer": "basic", "reference_words": 2, "hits": 2, "substitutions": int(i == 3), "deletions": 0,
+         "insertions": 0,
          "reference_characters": 6, "character_errors": 0, "failure": "repetition" if (arm, i) == ("b", 3) else ""}
         for arm in "ab" for i in range(20)
     ]  # fmt: skip
