@@ -17,7 +17,7 @@ help:
 	@echo "make chaos  kills, full disks and floods, for real: long"
 	@echo "make bench  measure speed and memory beside what was promised: quiet machine, about 20 minutes"
 	@echo "make train  train wav2vec2-mini (espeak-ng; GRYM_FSDD for real speech)"
-	@echo "make corpus generate the bundled corpus again (espeak-ng)"
+	@echo "make corpus generate the bundled corpora again (espeak-ng for digits)"
 	@echo "make doctor say what is missing"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -66,6 +66,8 @@ doctor: $(STAMP)
 corpus: $(STAMP)
 	$(BIN)/python -m grym.corpus.digits --split test --voices 16 --per-voice 28 --seed 7 --out datasets/digits/test
 	$(BIN)/python -m grym.corpus.digits --split train --voices 16 --per-voice 7 --seed 7 --out datasets/digits/train
+	$(BIN)/python -m grym.corpus.sounds --split test --per-label 10 --mixtures 108 --seed 7 --out datasets/sounds/test
+	$(BIN)/python -m grym.corpus.sounds --split train --per-label 20 --mixtures 20 --seed 7 --out datasets/sounds/train
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .coverage*

@@ -474,3 +474,16 @@ def test_the_real_fsdd_is_loaded():
     clip, measured = decode(dataset.entries[0].path, settings.audio)
     assert measured.source_rate == 8000
     assert clip.rate == 16_000
+
+
+def test_questions_of_a_manifest_are_a_field_and_no_slices(tmp_path):
+    """Pairs come in the order of their numbers, half ones are left out, and a column without its partner is a slice."""
+    manifest(
+        tmp_path,
+        "audio_filepath,text,question2,answer2,question10,answer10,question1,answer1,question,label\n"
+        "a.wav,rain,Two?,b,Ten?,c,One?,a,alone,rain\nb.wav,wind,Two?,,,,One?,a,,wind\n",
+    )
+    first, second = read_manifest(tmp_path / "clips.csv").entries
+    assert first.questions == (("One?", "a"), ("Two?", "b"), ("Ten?", "c"))
+    assert first.slices == {"question": "alone", "label": "rain"}
+    assert second.questions == (("One?", "a"),)

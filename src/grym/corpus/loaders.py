@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -171,7 +172,7 @@ def _in_folder(entry: Entry) -> Entry:
     """The entry with the sub-folder it lies in as the slice ``folder``."""
     parent = Path(entry.relative).parent.as_posix()
     slices = entry.slices if parent == "." else {**entry.slices, "folder": parent}
-    return Entry(entry.key, entry.path, entry.relative, entry.text, entry.speaker, slices, entry.offset, entry.duration)
+    return replace(entry, slices=slices)
 
 
 def _sidecar(root: Path, audio: Path) -> str:

@@ -4,8 +4,9 @@ Knows nothing about settings or about what is inside an audio file: a row whose
 file is missing is an entry, and fails when it is decoded. Times are seconds.
 
 Columns, as in NeMo: ``audio_filepath``, ``text``, and optionally ``duration``,
-``offset``, ``id`` and ``speaker``. Every other column becomes a slice. The names
-that other tools use are understood too; see :data:`ALIASES`.
+``offset``, ``id`` and ``speaker``. A column ``question1`` with its ``answer1`` (and so on, or ``question``
+with ``answer``) is a question about the clip. Every other column becomes a slice, ``label`` among them. The
+names that other tools use are understood too; see :data:`ALIASES`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import csv
 import io
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +35,7 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "duration": ("duration",),
 }
 _FIELDS: Final = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
+_QUESTION: Final = re.compile(r"question(?P<number>[0-9]{0,3})")
 _PATH_HINT: Final = "Name the file in a column audio_filepath, relative to the manifest's folder."
 
 
@@ -49,6 +52,7 @@ class Entry:
         slices: what results are broken down by; columns without a value are left out.
         offset: where the clip starts in the file, in seconds.
         duration: its length in seconds; ``None`` is up to the end of the file.
+        questions: pairs of a question about the clip and its short answer.
     """
 
     key: str
@@ -59,6 +63,7 @@ class Entry:
     slices: Mapping[str, str] = field(default_factory=dict)
     offset: float = 0.0
     duration: float | None = None
+    questions: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +256,9 @@ def _entry(row: _Row, root: Path, mentioned: set[Path]) -> Entry:
         raise ManifestError(msg, code="missing-text", hint="Fill the column text, or remove the line.")
     offset = _seconds(row, "offset") or 0.0
     relative = path.relative_to(root).as_posix()
+    asked = _asked(row)
+    told = {column for pair in asked for column in pair} | set(_FIELDS)
+    pairs = ((_plain(row, question), _plain(row, answer)) for question, answer in asked)
     return Entry(
         # Segments of one long recording differ by where they start.
         key=_pick(row, "id") or (f"{relative}@{offset}" if offset else relative),
@@ -258,10 +266,18 @@ def _entry(row: _Row, root: Path, mentioned: set[Path]) -> Entry:
         relative=relative,
         text=text,
         speaker=_pick(row, "speaker"),
-        slices={k: v for k, v in ((k, _plain(row, k)) for k in row.values if k not in _FIELDS) if k and v},
+        slices={k: v for k, v in ((k, _plain(row, k)) for k in row.values if k not in told) if k and v},
         offset=offset,
         duration=_seconds(row, "duration"),
+        questions=tuple(pair for pair in pairs if all(pair)),
     )
+
+
+def _asked(row: _Row) -> list[tuple[str, str]]:
+    """Columns with a question and its answer, in the order of their numbers; either one alone is a slice."""
+    found = [(match["number"], name) for name in row.values if (match := _QUESTION.fullmatch(name))]
+    pairs = [(int(number or 0), name, f"answer{number}") for number, name in found if f"answer{number}" in row.values]
+    return [(question, answer) for _, question, answer in sorted(pairs)]
 
 
 def _pick(row: _Row, what: str) -> str:
