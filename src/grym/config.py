@@ -73,6 +73,7 @@ class DatasetSpec(_Frozen):
         train: for ``classify``, the registered dataset that says which labels there are, and from which alone a
             linear probe may learn; without it the labels are those of this dataset, and no probe can be fitted.
         prompt: instruction for models that take one; empty for the task's own.
+        slices: columns that results are broken down by; empty means all of them.
     """
 
     name: str
@@ -85,6 +86,7 @@ class DatasetSpec(_Frozen):
     separator: str = Field(default="+", min_length=1)
     train: str = ""
     prompt: str = ""
+    slices: tuple[str, ...] = ()
 
 
 class Paths(_Frozen):

@@ -163,6 +163,11 @@ def test_parts_of_a_run_are_tested_together() -> None:
     # Four tests: the smallest p-value is multiplied by four.
     assert rows["snr", "10"]["adjusted"] == pytest.approx(4 * 2 * 0.5**12)
     assert rows["snr", "20"]["p_value"] == 1.0
+    many = run_of()
+    many["clips"] = pl.DataFrame([
+        {**row, "slices": json.dumps({"question": f"number {i}"})} for i, row in enumerate(many["clips"].to_dicts())
+    ])  # fmt: skip
+    assert {row["slice"] for row in accuracy_rows(many, label="label", confidence=0.95)} == {"events", "label"}
 
 
 def test_every_verdict_is_a_plain_sentence() -> None:

@@ -13,6 +13,7 @@ are clustered by speaker.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -156,7 +157,8 @@ def accuracy_rows(tables: Mapping[str, pl.DataFrame], *, label: str, confidence:
     """Rows of table ``accuracies``: by number of events, label, speaker and every other slice.
 
     A part is tested if it has six clips or more and is not all of the clips; the p-values of those tested are
-    corrected together (Benjamini-Hochberg). Parts with fewer clips have no interval.
+    corrected together (Benjamini-Hochberg). Parts with fewer clips have no interval; columns whose values have fewer
+    than six clips on average are left out.
 
     Args:
         tables: ``outcomes`` and ``clips`` of one run.
@@ -185,7 +187,10 @@ def _parts(pairs: pl.DataFrame, clips: pl.DataFrame, label: str) -> Iterator[tup
     for clip_id in base["clip_id"]:
         for item in named.get(clip_id, {}).items():
             members.setdefault(item, []).append(clip_id)
+    values = Counter(name for name, _ in members)
     for (name, value), ids in sorted(members.items()):
+        if base.height < MIN_CLUSTERS * values[name]:
+            continue  # a free text or a number rather than a group; its tests would only weaken the others
         part = base.filter(pl.col("clip_id").is_in(ids))
         # A value that every clip has divides nothing, and one of a single clip tells nothing about a group.
         if 1 < part.height < base.height:

@@ -49,10 +49,23 @@ def read_task(
         ConfigError: an unknown name, wrong options, labels that cannot be used.
         ManifestError: the manifest cannot be used.
     """
-    spec, found = find_spec(dataset, settings), load_dataset(dataset, settings)
+    spec = find_spec(dataset, settings)
+    found = _with_slices(load_dataset(dataset, settings), spec)
     name = task or spec.task
     training = load_dataset(spec.train, settings) if name == "classify" and spec.train else None
     return spec, found, training, make_task(name, spec, found, training, settings.compare)
+
+
+def _with_slices(found: Dataset, spec: DatasetSpec) -> Dataset:
+    """The clips with those columns only that results are broken down by, and the label."""
+    if not spec.slices:
+        return found
+    wanted = {*spec.slices, spec.label}
+    entries = [
+        replace(entry, slices={name: value for name, value in entry.slices.items() if name in wanted})
+        for entry in found.entries
+    ]
+    return replace(found, entries=tuple(entries))
 
 
 def needs_probe(arm: Arm, task: Task, spec: DatasetSpec) -> bool:
