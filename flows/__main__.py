@@ -66,8 +66,12 @@ def compare(
     a: Annotated[str | None, typer.Option(help="First model, a name in grym.toml.")] = None,
     b: Annotated[str | None, typer.Option(help="Second model.")] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="A name in grym.toml, a folder, a CSV or a JSONL manifest.")
+        list[str] | None,
+        typer.Option(help="A name in grym.toml, a folder, a CSV or a JSONL manifest; may be repeated."),
     ] = None,
+    task: Annotated[
+        str, typer.Option(help="transcribe or classify, if not what grym.toml says about the datasets.")
+    ] = "",
     repeats: Annotated[int, typer.Option(help="Ask the latency sample so many times, for a noise floor.")] = 0,
     *,
     new: Annotated[bool, typer.Option("--new", help="Start another run even if an unfinished one exists.")] = False,
@@ -75,19 +79,21 @@ def compare(
         bool, typer.Option("--stop-early", help="Walk clips in random order and stop as soon as it is decided.")
     ] = False,
 ) -> None:
-    """Compare two models on a dataset: checked, scored, tested, stored, shown."""
+    """Compare two models on a dataset, or on several: checked, scored, tested, stored, shown."""
+    from grym.compare.arms import check_task, read_task
     from grym.config import ensure_home, load_settings
-    from grym.corpus.loaders import load_dataset
     from grym.models.registry import check_model
     from grym.store import Store
 
     settings = load_settings()
     names = {"a": a or settings.compare.a, "b": b or settings.compare.b}
-    chosen = dataset or settings.compare.dataset
+    datasets = dataset or list(settings.compare.datasets) or [settings.compare.dataset]
     # Whatever a person can have typed wrong is said before a server is started.
     for name in names.values():
         check_model(settings.model(name))
-    load_dataset(chosen, settings)
+    asked = check_task(task)
+    for name in datasets:
+        read_task(name, settings, asked or None)
     ensure_home(settings)
     store = Store(settings.home)
     store.check_unlocked()
@@ -103,7 +109,13 @@ def compare(
         try:
             with shown(out):
                 result = compare_flow(
-                    a=names["a"], b=names["b"], dataset=chosen, new=new, stop_early=stop_early, repeats=repeats
+                    a=names["a"],
+                    b=names["b"],
+                    datasets=datasets,
+                    task=asked,
+                    new=new,
+                    stop_early=stop_early,
+                    repeats=repeats,
                 )
         except Exception:  # everything is stored by then; only the server missed the end, as the last line says
             if not stored:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import polars as pl
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from grym.compare.plan import group_id
 from grym.compare.summary import ArmSummary, arm_summary
 from grym.config import Settings
 from grym.errors import ConfigError
 from grym.store import RunRef, Store
+from reports.accuracy import failure_counts, probe_sentence
 from reports.evidence import fragility_of
 from reports.frames import RunData, labels
 
 if TYPE_CHECKING:
-    import polars as pl
-
-    from flows.compare import Compared
+    from flows.compare import Compared, Result
     from grym.memory.features import Match
 
 
@@ -46,37 +48,76 @@ def all_runs(store: Store) -> list[RunRef]:
 
 
 def show_verdict(out: Console, store: Store, result: Compared) -> None:
-    """The verdict table of a run, and where everything lies."""
-    run = find_run(store, result.run_id)
-    comparisons = {row["metric"]: row for row in store.read("comparisons", run).to_dicts()}
-    outcomes, clips, operations = (store.read(name, run) for name in ("outcomes", "clips", "operations"))
-    names = comparisons["wer"]
-    level = float(names["confidence"])
-    a, b = (arm_summary(outcomes, clips, operations, letter, confidence=level) for letter in "ab")
-    table = Table(title=f"Run {result.run_id}{' (resumed)' if result.resumed else ''}", title_justify="left")
-    table.add_column("")
-    for column in (names["arm_a"], names["arm_b"], "difference", "change"):
-        table.add_column(column, justify="right", overflow="fold")
-    for label, left, right, metric in _lines(a, b):
-        table.add_row(label, left, right, *_change(comparisons.get(metric)))
-    out.print(table)
-    out.print(f"[bold]{result.verdict}[/bold]: {result.sentence}", highlight=False)
-    tried = fragility_of(
-        RunData(run.id, {"analyses": store.read("analyses", run)}), labels(names["arm_a"], names["arm_b"])
-    )
-    if tried is not None:
-        out.print(f"Scored in other ways: {tried.sentence}", highlight=False, markup=False)
-    out.print(_quarantined(store.read("quarantine", run)), highlight=False)
+    """The verdict table of every run, all verdicts, and where everything lies."""
+    for one in result.runs:
+        _show_run(out, store, one, several=len(result.runs) > 1)
+    if len(result.runs) > 1:
+        out.print()
+        for one in result.runs:
+            _show_sentence(out, one, f"{one.dataset}: ")
     out.print(f"DuckDB:  {result.warehouse}", soft_wrap=True, highlight=False)
     out.print(f"Report:  {result.report}", soft_wrap=True, highlight=False)
     out.print("Prefect: make ui", highlight=False)
 
 
-def _lines(a: ArmSummary, b: ArmSummary) -> Iterator[tuple[str, str, str, str]]:
+def _show_sentence(out: Console, one: Result, before: str = "") -> None:
+    out.print(Text(before) + Text(one.verdict, style="bold") + Text(f": {one.sentence}"))
+
+
+def _show_run(out: Console, store: Store, one: Result, *, several: bool) -> None:
+    run = find_run(store, one.run_id)
+    data = RunData(run.id, {name: store.read(name, run) for name in ("comparisons", "analyses", "outcomes", "probes")})
+    comparisons = {row["metric"]: row for row in data.table("comparisons").to_dicts()}
+    names = data.main
+    title = f"{one.dataset}, run {one.run_id}" if several else f"Run {one.run_id}"
+    table = Table(title=f"{title}{' (resumed)' if one.resumed else ''}", title_justify="left")
+    table.add_column("")
+    for column in (names["arm_a"], names["arm_b"], "difference", "change"):
+        table.add_column(column, justify="right", overflow="fold")
+    outcomes, clips, operations = (store.read(name, run) for name in ("outcomes", "clips", "operations"))
+    level = float(names["confidence"])
+    a, b = (arm_summary(outcomes, clips, operations, letter, confidence=level) for letter in "ab")
+    scored = _rates(a, b, comparisons) if one.task == "transcribe" else _accuracies(comparisons)
+    for label, left, right, metric in (*scored, *_resources(a, b)):
+        table.add_row(label, left, right, *_change(comparisons.get(metric)))
+    classes = failure_counts(data)
+    for row in classes.to_dicts():
+        table.add_row(f"  {row['failure']}", str(row["a"]), str(row["b"]), "", "")
+    out.print(table)
+    if not several:
+        _show_sentence(out, one)
+    tried = fragility_of(data, labels(names["arm_a"], names["arm_b"]))
+    if tried is not None:
+        out.print(f"Scored in other ways: {tried.sentence}", highlight=False, markup=False)
+    for row in data.table("probes").sort("arm").to_dicts():
+        out.print(probe_sentence(row), highlight=False, markup=False)
+    out.print(_quarantined(store.read("quarantine", run)), highlight=False)
+
+
+def _accuracies(comparisons: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, str, str]]:
+    titles = {
+        "accuracy": "label accuracy %",
+        "accuracy_clean": "  without failures %",
+        "accuracy_mixtures": "mixtures, all right %",
+        "any_of_mixtures": "mixtures, any right %",
+    }
+    for metric, title in titles.items():
+        if (row := comparisons.get(metric)) is not None:
+            yield title, _percent(row["a"]), _percent(row["b"]), metric
+
+
+def _rates(
+    a: ArmSummary, b: ArmSummary, comparisons: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[str, str, str, str]]:
     yield "WER %", _percent(a.wer), _percent(b.wer), "wer"
     yield f"  {100 * a.confidence:.0f} % interval", _interval(a), _interval(b), ""
     yield "  sub / del / ins", _edits(a), _edits(b), ""
+    if (clean := comparisons.get("wer_clean")) is not None:
+        yield "  without failures", _percent(clean["a"]), _percent(clean["b"]), "wer_clean"
     yield "CER %", _percent(a.cer), _percent(b.cer), "cer"
+
+
+def _resources(a: ArmSummary, b: ArmSummary) -> Iterator[tuple[str, str, str, str]]:
     yield "latency p50 ms", _number(a.latency_p50_ms), _number(b.latency_p50_ms), "latency_p50"
     yield "latency p95 ms", _number(a.latency_p95_ms), _number(b.latency_p95_ms), "latency_p95"
     yield "RTFx", _number(a.rtfx), _number(b.rtfx), "rtfx"
@@ -137,6 +178,15 @@ def show_matches(out: Console, matches: Sequence[Match]) -> None:
     out.print(table)
 
 
+def _groups(store: Store) -> dict[str, str]:
+    """The comparison on several datasets that each finished run belongs to, if any."""
+    states = store.runs()
+    if "run_group" not in states.columns:
+        return {}
+    ended = states.filter(pl.col("state") == "finished").select("run_id", "run_group")
+    return {str(run): str(group or "") for run, group in ended.iter_rows()}
+
+
 def render_again(settings: Settings, run_id: str | None) -> Iterable[Path]:
     """Publish the warehouse and render one report, or those of all finished runs, from what is stored.
 
@@ -146,7 +196,7 @@ def render_again(settings: Settings, run_id: str | None) -> Iterable[Path]:
         ConfigError: there is no run of that id, or it has not finished.
     """
     from reports import VIEWS
-    from tasks.report import render, run_data, stored_entries
+    from tasks.report import render, render_group, run_data, stored_entries
 
     store = Store(settings.home)
     # A page says that its run is complete, so one that is not gets none.
@@ -156,6 +206,15 @@ def render_again(settings: Settings, run_id: str | None) -> Iterable[Path]:
         msg = f"Run {find_run(store, run_id).id} has not finished."
         raise ConfigError(msg, code="unfinished-run", hint="Give its command again; it goes on where it stopped.")
     yield store.publish(views=VIEWS).path
+    groups: dict[str, list[RunRef]] = {}
+    shared = _groups(store)
+    for run in finished:
+        groups.setdefault(shared.get(run.id, ""), []).append(run)
     for run in runs:
         data = run_data(store, run)
         yield render(store, settings, data, stored_entries(settings, data))
+    for group, members in groups.items():
+        # A group with a member that is not finished has no page: that it exists says that all of it is complete.
+        whole = group_id([run.id for run in members]) == group
+        if group and whole and (run_id is None or run_id in {run.id for run in members}):
+            yield render_group(store, members, group)

@@ -43,7 +43,7 @@ _TRIES: Final = (
     "not tried again: the next one of the same question goes on where\nit stopped."
 )
 # These get the tag of the model's device and their tries when it is known which models are asked.
-_MODEL_TASKS: Final = ("warm up", "infer", "measure latency")
+_MODEL_TASKS: Final = ("warm up", "infer", "measure latency", "probe")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from reports.formats import MISSING, count, moment, number, typeset
+from reports.accuracy import accuracy_slices, failure_counts, probe_sentence
+from reports.formats import MISSING, count, moment, number, percent, typeset
 from reports.frames import ARMS, RunData, facts, failures, quarantine_counts
 from reports.metrics import metric_rows, per_cent, verdict
+from reports.rates import WER
 from reports.slices import slices
 from reports.trend import trend
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _NAMED: Final = 5
+NO_VERDICT: Final = "This run has no verdict: nothing could be compared."
 
 
 def cell(text: str) -> str:
@@ -56,9 +59,8 @@ def summary_markdown(data: RunData, *, report: str, history: pl.DataFrame | None
         report: path or address of the HTML report.
         history: comparisons of all runs, of :func:`reports.trend.history`, for the run before.
     """
-    wer = data.comparison("wer")
-    sentence = wer["sentence"] or "This run has no verdict: nothing could be compared."
-    lines = [f"## {cell(verdict(wer).text)}", "", cell(typeset(sentence)), ""]
+    main = data.main
+    lines = [f"## {cell(verdict(main).text)}", "", cell(typeset(main["sentence"] or NO_VERDICT)), ""]
     rows = summary_table(data)
     if rows:
         names = list(rows[0])
@@ -72,11 +74,36 @@ def summary_markdown(data: RunData, *, report: str, history: pl.DataFrame | None
     return "\n".join([*lines, "", f"Full report: {_code(report)}. Run {_code(data.run_id)}."]) + "\n"
 
 
+def together_markdown(runs: Sequence[RunData], *, report: str) -> str:
+    """The verdicts of a comparison on several datasets, one row and one sentence for each.
+
+    Args:
+        runs: rows of each run.
+        report: path or address of the HTML page of all of them.
+    """
+    a, b = facts(runs[0]).labels
+    lines = [
+        f"| Dataset | Asked for | {cell(a)} | {cell(b)} | Verdict |",
+        "|:--|:--|--:|--:|:--|",
+        *(
+            f"| {cell(facts(data).dataset)} | {data.rate.name} (%) | {percent(data.main['a'])} | "
+            f"{percent(data.main['b'])} | {cell(verdict(data.main).text)} |"
+            for data in runs
+        ),
+        "",
+        *(f"- {cell(facts(data).dataset)}: {cell(typeset(data.main['sentence'] or NO_VERDICT))}" for data in runs),
+    ]
+    ids = ", ".join(data.run_id for data in runs)
+    return "\n".join([*lines, "", f"Full report: {_code(report)}. Runs {_code(ids)}."]) + "\n"
+
+
 def _notes(data: RunData, past: pl.DataFrame | None) -> Iterator[str]:
     """What a reader of the summary should know besides the figures, a sentence each."""
-    known, clips = facts(data), data.comparison("wer")["clips"] or 0
+    known, clips = facts(data), data.main["clips"] or 0
     yield f"Dataset {known.dataset or MISSING}: {count(clips, 'clip')} that both answered."
-    rows = slices(data)
+    for row in data.table("probes").sort("arm").to_dicts():
+        yield probe_sentence(row)
+    rows = slices(data) if data.rate is WER else accuracy_slices(data)
     tested, standing = rows["p_value"].count(), rows.filter("stands_out").sort("adjusted", "slice", "value")
     if tested:
         named = [
@@ -85,6 +112,10 @@ def _notes(data: RunData, past: pl.DataFrame | None) -> Iterator[str]:
         ]
         more = f" and {standing.height - _NAMED} more" if standing.height > _NAMED else ""
         yield f"Slices that stand out of {count(tested, 'tested value')}: {', '.join(named) + more or 'none'}."
+    classes = failure_counts(data)
+    if classes.height:
+        found = ", ".join(f"{row['failure']} {row['a']} and {row['b']}" for row in classes.to_dicts())
+        yield f"Texts with a failure class, {known.labels[0]} and {known.labels[1]}: {found}."
     for row in failures(data).head(_NAMED).to_dicts():
         arm = known.labels[ARMS.index(row["arm"])] if row["arm"] in ARMS else row["arm"]
         yield f"{arm}: {count(row['clips'], 'clip')} without an answer ({row['error_code'] or row['status']})."

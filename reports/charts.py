@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from reports.formats import number
+from reports.rates import WER, Rate
 from reports.svg import PANEL, WIDE, Chart, render
 
 if TYPE_CHECKING:
@@ -31,27 +32,28 @@ def shape(alt: Any, labels: Sequence[str]) -> Any:
     return alt.Shape("arm:N", scale=alt.Scale(domain=list(labels), range=["circle", "diamond"]), legend=None)
 
 
-def difference(row: Mapping[str, Any], labels: Sequence[str]) -> list[Chart]:
-    """The difference of WER with its interval over the shaded margin, wide and narrow; empty without a difference.
+def difference(row: Mapping[str, Any], labels: Sequence[str], rate: Rate = WER) -> list[Chart]:
+    """The difference of a rate with its interval over the shaded margin, wide and narrow; empty without a difference.
 
     Args:
         row: ``difference, low, high, margin`` in points, ``confidence`` of the interval, and the ends ``inner_low,
             inner_high`` of the narrower one that decides equivalence; all may be ``None``, the last two missing.
         labels: names of the arms.
+        rate: what differs; where more is better, the sides of the drawing change.
     """
     if row["difference"] is None:
         return []
-    text = f"Difference in word error rate, {labels[1]} minus {labels[0]}: {number(row['difference'], 2, signed=True)}"
+    text = f"Difference in {rate.name}, {labels[1]} minus {labels[0]}: {number(row['difference'], 2, signed=True)}"
     if row["low"] is not None and row["high"] is not None:
         text += f", interval {number(row['low'], 2, signed=True)} to {number(row['high'], 2, signed=True)}"
     text += f" points; margin of equivalence {number(row['margin'], 2)} points."
     return [
-        Chart(render(_difference(row, labels, width), text, width=width, prefix=f"d{kind}"), kind=kind)
+        Chart(render(_difference(row, labels, width, rate), text, width=width, prefix=f"d{kind}"), kind=kind)
         for width, kind in ((WIDE, "wide"), (PANEL, "narrow"))
     ]
 
 
-def _difference(row: Mapping[str, Any], labels: Sequence[str], width: int) -> Any:
+def _difference(row: Mapping[str, Any], labels: Sequence[str], width: int, rate: Rate) -> Any:
     import altair as alt
 
     # The interval of equivalence is usually the narrower one; without a single error it is exact and far wider.
@@ -60,16 +62,19 @@ def _difference(row: Mapping[str, Any], labels: Sequence[str], width: int) -> An
     reach = 1.2 * max(*known, 0.1)
     low, high = row["low"], row["high"]
     center = row["difference"]
+    left = 0 if rate.higher_is_better else 1  # who is better where b - a is negative
     inner = [center if row.get(f"inner_{end}") is None else row[f"inner_{end}"] for end in ("low", "high")]
     data = pl.DataFrame(
         [
             {"x": center, "low": center if low is None else low, "high": center if high is None else high,
              "inner_low": inner[0], "inner_high": inner[1], "margin": row["margin"] or 0.0,
              "minus": -(row["margin"] or 0.0), "zero": 0.0, "left": -reach, "right": reach,
-             "better_a": f"{labels[0]} better →", "better_b": f"← {labels[1]} better"}
+             "on_left": f"← {labels[left]} better", "on_right": f"{labels[1 - left]} better →"}
         ]
     )  # fmt: skip
-    axis = alt.Axis(title="percentage points of WER", format="+~f", labelExpr=ZERO, tickCount=width // 80, grid=False)
+    axis = alt.Axis(
+        title=f"percentage points of {rate.short}", format="+~f", labelExpr=ZERO, tickCount=width // 80, grid=False
+    )
     x = alt.X("x:Q", scale=alt.Scale(domain=[-reach, reach], nice=False), axis=axis)
     base = alt.Chart(data, height=96)
     narrow = width < WIDE
@@ -88,9 +93,9 @@ def _difference(row: Mapping[str, Any], labels: Sequence[str], width: int) -> An
         base.mark_point(color="var(--ink)", fill="var(--paper)", size=110, strokeWidth=2.5, opacity=1).encode(
             x=x, y=alt.value(58)
         ),
-        base.mark_text(align="left", color=COLORS[1], **text).encode(x="left:Q", y=alt.value(4), text="better_b:N"),
-        base.mark_text(align="right", color=COLORS[0], **text).encode(
-            x="right:Q", y=alt.value(20 if narrow else 4), text="better_a:N"
+        base.mark_text(align="left", color=COLORS[left], **text).encode(x="left:Q", y=alt.value(4), text="on_left:N"),
+        base.mark_text(align="right", color=COLORS[1 - left], **text).encode(
+            x="right:Q", y=alt.value(20 if narrow else 4), text="on_right:N"
         ),
     ]
     return alt.layer(*layers)

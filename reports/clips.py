@@ -151,7 +151,7 @@ def _answer(arm: str, row: Mapping[str, Any] | None, words: Sequence[Mapping[str
     return ArmAnswer(arm, "ok", text, errors, row["reference_words"] or 0, describe(words))
 
 
-def _heard(clip_id: str, audio: AudioSource | None, left: int) -> tuple[Sound | None, str]:
+def heard_within(clip_id: str, audio: AudioSource | None, left: int) -> tuple[Sound | None, str]:
     """The sound of a clip if it fits into what is left of the page's room, else why there is none."""
     if audio is None:
         return None, "the page was made without sound"
@@ -195,7 +195,7 @@ def worst_clips(
     views: list[ClipView] = []
     for clip_id, apart in ranked.items():
         answers = tuple(_answer(arm, rows.get((clip_id, arm)), aligned.get((clip_id, arm), [])) for arm in ARMS)
-        heard, silence = _heard(clip_id, audio, left)
+        heard, silence = heard_within(clip_id, audio, left)
         left -= len(heard.uri) if heard else 0
         clip = clips.get(clip_id, {})
         columns = align([aligned.get((clip_id, x.arm), []) for x in answers if x.status == "ok"])

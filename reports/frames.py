@@ -14,6 +14,7 @@ import polars as pl
 
 from grym.schema import TABLES
 from reports.formats import read_json
+from reports.rates import ACCURACY, RATES, WER, Rate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,6 +71,18 @@ class RunData:
         rows = self.table("comparisons").filter(pl.col("metric") == metric).to_dicts()
         return rows[0] if rows else dict.fromkeys(column.name for column in TABLES["comparisons"].columns)
 
+    @property
+    def main(self) -> dict[str, Any]:
+        """The comparison that carries the verdict: of the word error rate or of label accuracy."""
+        found = next((row for row in map(self.comparison, RATES) if row["metric"] is not None), None)
+        return self.comparison("wer") if found is None else found
+
+    @property
+    def rate(self) -> Rate:
+        """What its verdict is about."""
+        task = self.table("runs")["task"].drop_nulls().to_list()
+        return ACCURACY if self.main["metric"] == "accuracy" or "classify" in task else WER
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -87,6 +100,8 @@ class Facts:
     versions: Mapping[str, Any]
     hardware: Mapping[str, Any]
     flow_run_id: str
+    task: str = "transcribe"
+    group: str = ""
 
 
 def labels(a: str, b: str) -> tuple[str, str]:
@@ -103,7 +118,7 @@ def facts(data: RunData) -> Facts:
     """The run's own description, from its states and comparisons."""
     states = {row["state"]: row for row in data.table("runs").sort("at").to_dicts()}
     row = states.get("started") or states.get("finished") or {}
-    pair = data.comparison("wer")
+    pair = data.main
     a, b = (row.get(f"arm_{arm}") or pair[f"arm_{arm}"] or arm.upper() for arm in ARMS)
     used = data.table("outcomes")["normalizer"].drop_nulls().unique().sort().to_list()
     return Facts(
@@ -119,6 +134,9 @@ def facts(data: RunData) -> Facts:
         versions=read_json(row.get("versions")),
         hardware=read_json(row.get("hardware")),
         flow_run_id=row.get("flow_run_id") or "",
+        task=row.get("task") or "transcribe",
+        # The command that finished the run says with which others it belongs.
+        group=(states.get("finished") or row).get("run_group") or "",
     )
 
 
@@ -130,13 +148,15 @@ class Asked:
     a: str
     b: str
     dataset: str
+    task: str = ""
 
 
 def asked(data: RunData) -> Asked:
     """The question as typed; where a run did not store it, the names it used."""
     known = facts(data)
     used = {"a": known.names[0], "b": known.names[1], "dataset": known.dataset}
-    return Asked(known.flow, **{name: str(known.options.get(name) or value) for name, value in used.items()})
+    typed = {name: str(known.options.get(name) or value) for name, value in used.items()}
+    return Asked(known.flow, **typed, task="classify" if known.task == "classify" else "")
 
 
 def paired(data: RunData) -> pl.DataFrame:
@@ -164,7 +184,7 @@ def by_speaker(pairs: pl.DataFrame) -> bool:
 
 def confidence(data: RunData) -> float:
     """Level of the run's intervals."""
-    stored = data.comparison("wer")["confidence"] or facts(data).options.get("confidence")
+    stored = data.main["confidence"] or facts(data).options.get("confidence")
     return float(stored) if isinstance(stored, int | float) and 0.5 < stored < 1 else 0.95  # noqa: PLR2004 - as checked
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from reports.formats import MISSING, interval, number, span
 from reports.frames import ARMS, EDITS, RunData, by_speaker, confidence, edit_totals, labels, paired
+from reports.rates import ACCURACY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +40,12 @@ class Metric:
 
 METRICS: Final[Mapping[str, Metric]] = {
     "wer": Metric("Word error rate", "%", "points", 2),
+    "wer_clean": Metric("Word error rate without failures", "%", "points", 2),
     "cer": Metric("Character error rate", "%", "points", 2),
+    "accuracy": Metric("Label accuracy", "%", "points", 1),
+    "accuracy_clean": Metric("Label accuracy without failures", "%", "points", 1),
+    "accuracy_mixtures": Metric("Mixtures, all labels right", "%", "points", 1),
+    "any_of_mixtures": Metric("Mixtures, any label right", "%", "points", 1),
     "latency_p50": Metric("Latency, median", "ms", "ms", 1),
     "latency_p95": Metric("Latency, 95th percentile", "ms", "ms", 1),
     "rtfx": Metric("Throughput, RTFx", "\N{MULTIPLICATION SIGN}", "\N{MULTIPLICATION SIGN}", 1),
@@ -47,6 +53,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "failures": Metric("Clips without an answer", "", "", 0),
 }
 _AGREES: Final = 1e-9
+_MINOR: Final = frozenset({"wer_clean", "accuracy_clean"})
 _VERDICTS: Final[Mapping[str, tuple[str, str]]] = {
     "a better": ("a", "{a} is better"),
     "b better": ("b", "{b} is better"),
@@ -140,6 +147,45 @@ def deciding_interval(data: RunData) -> tuple[float | None, float | None]:
     return per_cent(d.inner_low), per_cent(d.inner_high)
 
 
+def deciding_accuracies(data: RunData) -> tuple[float | None, float | None]:
+    """The same for label accuracy: ends, in points, of the narrower interval of its difference."""
+    from grym.compare import frames as stored_frames
+    from grym.compare.accuracy import share_difference, verdict_clips
+
+    stored = data.comparison("accuracy")
+    pairs = verdict_clips(stored_frames.labelled_by_both(data.table("outcomes")))
+    if stored["difference"] is None or stored["ci_low"] is None or pairs.is_empty():
+        return None, None
+    clusters = stored_frames.clusters_of(data.table("clips"), data.table("outcomes"))
+    d = share_difference(pairs["right"], pairs["right_b"], clusters.labels(pairs), clusters.kind, confidence(data))
+    if d.ci_low is None or abs(d.ci_low - stored["ci_low"]) > _AGREES:
+        return None, None
+    return per_cent(d.inner_low), per_cent(d.inner_high)
+
+
+def _own_accuracies(data: RunData) -> dict[str, tuple[str, str]]:
+    """Each arm's own interval of its accuracies (Wilson)."""
+    from scipy.stats import binomtest
+
+    from grym.compare import frames as stored_frames
+    from grym.compare.accuracy import verdict_clips
+
+    pairs = stored_frames.labelled_by_both(data.table("outcomes"))
+    parts = {"accuracy": (verdict_clips(pairs), "right"), "accuracy_mixtures": (pairs.filter("several"), "right")}
+    parts["any_of_mixtures"] = (parts["accuracy_mixtures"][0], "any_right")
+    found = {}
+    for metric, (part, column) in parts.items():
+        if not part.height:
+            continue
+        ends = []
+        for arm in ("", "_b"):
+            own = binomtest(int(part[f"{column}{arm}"].sum()), part.height)
+            span_ = own.proportion_ci(confidence(data), "wilson")
+            ends.append(span(per_cent(span_.low), per_cent(span_.high), METRICS[metric].digits))
+        found[metric] = ends[0], ends[1]
+    return found
+
+
 def _metric_row(row: Mapping[str, Any], own: tuple[str, str]) -> Row:
     metric = METRICS.get(row["metric"]) or Metric(row["metric"], row["unit"] or "", row["unit"] or "", 2)
     digits = metric.digits
@@ -152,6 +198,7 @@ def _metric_row(row: Mapping[str, Any], own: tuple[str, str]) -> Row:
         interval=interval(scaled(row, "ci_low"), scaled(row, "ci_high"), digits),
         change=number(row["percent_change"], 1, signed=True),
         verdict=verdict(row) if row["verdict"] and row["ci_low"] is not None else _SEEN,
+        minor=row["metric"] in _MINOR,
         a_interval=own[0],
         b_interval=own[1],
     )
@@ -174,7 +221,8 @@ def _edit_row(name: str, a: int, b: int) -> Row:
 def metric_rows(data: RunData) -> list[Row]:
     """Both arms, metric by metric; the kinds of word error stand below the word error rate."""
     stored = {row["metric"]: row for row in data.table("comparisons").sort("metric").to_dicts()}
-    totals, own = edit_totals(data), _own_intervals(data)
+    totals = edit_totals(data)
+    own = _own_accuracies(data) if data.rate is ACCURACY else _own_intervals(data)
     rows: list[Row] = []
     for name in [*(key for key in METRICS if key in stored), *(key for key in stored if key not in METRICS)]:
         rows.append(_metric_row(stored[name], own.get(name, ("", ""))))

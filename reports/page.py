@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from grym.errors import StorageError
 from grym.parts import full, is_full
@@ -46,6 +47,11 @@ def environment() -> Environment:
         "rate_interval": lambda low, high: interval(per_cent(low), per_cent(high), 2),
     }
     return environment
+
+
+def fragment(template: str, context: Mapping[str, Any]) -> Markup:
+    """A part of a page, safe to put into one: what was text from data is escaped already."""
+    return Markup(environment().get_template(template).render(context))  # noqa: S704 - the engine has escaped it
 
 
 def write(template: str, context: Mapping[str, Any], out: Path) -> Path:

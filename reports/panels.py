@@ -12,6 +12,7 @@ import polars as pl
 
 from reports.charts import ZERO, color, shape
 from reports.formats import number
+from reports.rates import WER, Rate
 from reports.svg import Chart, render
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def trend_panels(
     limit: int = 60,
     prefix: str = "t",
     speed: bool = True,
+    rate: Rate = WER,
 ) -> list[Chart]:
     """The runs of a pair: the difference with its interval, both error rates, latency, throughput; empty below two.
 
@@ -130,6 +132,7 @@ def trend_panels(
         limit: most runs drawn, the latest ones.
         prefix: keeps ids of several pairs in one page apart.
         speed: whether to draw latency and throughput as well.
+        rate: what the runs are compared by.
     """
     if rows.height < 2:  # noqa: PLR2004 - a line needs two points
         return []
@@ -140,17 +143,18 @@ def trend_panels(
     cut = f" The last {limit} of {rows.height} runs." if rows.height > limit else ""
     mark = " The larger marks are this run." if current else ""
     first, last = (number(data["difference"][i], 2, signed=True) for i in (0, -1))
+    above = 1 if rate.higher_is_better else 0
     said = f"Difference by run, from {first} to {last} points, with intervals."
     found = [
         Chart(
             render(_difference_by_run(data), said, prefix=f"{prefix}0"),
             "Difference by run, with its interval",
-            f"Above the line {labels[0]} is better, below it {labels[1]}.{cut}",
+            f"Above the line {labels[above]} is better, below it {labels[1 - above]}.{cut}",
         ),
         Chart(
-            render(_lines(data, "a", "b", "WER (%)", labels, _POINT),
-                   f"Word error rate of both arms over {data.height} runs.", prefix=f"{prefix}1"),
-            "Word error rate by run", mark.strip(),
+            render(_lines(data, "a", "b", f"{rate.short} (%)", labels, _POINT),
+                   f"{rate.name.capitalize()} of both arms over {data.height} runs.", prefix=f"{prefix}1"),
+            f"{rate.name.capitalize()} by run", mark.strip(),
         ),
     ]  # fmt: skip
     for metric, title, unit in (("latency_p50", "Median latency by run", "ms"), ("rtfx", "Throughput by run", "RTFx")):

@@ -14,12 +14,16 @@ import polars as pl
 
 from reports import charts, evidence, frames, panels, slice_charts, slices, timing
 from reports import trend as over_time
+from reports.accuracy import accuracy_slices, events, failure_counts, labelled_clips, mistaken, probe_sentence
 from reports.clips import AUDIO_LIMIT, AudioSource, worst_clips
 from reports.formats import duration, flat, interval, megabytes, percent
-from reports.metrics import METRICS, deciding_interval, metric_rows, scaled, verdict
+from reports.metrics import METRICS, deciding_accuracies, deciding_interval, metric_rows, scaled, verdict
 from reports.page import write
+from reports.rates import ACCURACY, WER, Rate
+from reports.svg import scoped
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from reports.frames import RunData
@@ -27,24 +31,31 @@ if TYPE_CHECKING:
 
 _ROWS: Final = 100
 _RUNS: Final = 25
-_FIGURES: Final = ("wer", "latency_p50", "rtfx", "peak_rss_mb")
+_FIGURES: Final = ("wer", "accuracy", "latency_p50", "rtfx", "peak_rss_mb")
 _SECTIONS: Final = {
     "difference": "The difference", "firm": "How firm it is", "arms": "Both arms",
     "blame": "Where it comes from", "slices": "Slices", "latency": "Latency",
     "resources": "Throughput and memory", "kinds": "Kinds of error",
-    "radar": "Reference in doubt", "clips": "Clips to hear", "failures": "Failures",
+    "classes": "Failure classes", "radar": "Reference in doubt", "clips": "Clips to hear", "failures": "Failures",
     "quality": "Quality", "quarantine": "Quarantine", "trend": "Over time", "details": "Run details",
+}  # fmt: skip
+_LABEL_SECTIONS: Final = {
+    "difference": "The difference", "arms": "Both arms", "labels": "By label and slice", "mistaken": "Mistakes",
+    "classes": "Failure classes", "latency": "Latency", "resources": "Throughput and memory",
+    "clips": "Clips to hear", "failures": "Failures", "quality": "Quality", "quarantine": "Quarantine",
+    "trend": "Over time", "details": "Run details",
 }  # fmt: skip
 PAGE_LIMIT: Final = 5_000_000
 """Bytes that a page never exceeds: its sound, and tables, texts and drawings that are cut where they would grow."""
 
 
 def _difference(data: RunData) -> dict[str, Any]:
-    row = data.comparison("wer")
+    row = data.main
     named = {"difference": "difference", "low": "ci_low", "high": "ci_high", "margin": "margin"}
     if row["metric"] is None:
         return dict.fromkeys((*named, "confidence", "inner_low", "inner_high"))
-    inner = dict(zip(("inner_low", "inner_high"), deciding_interval(data), strict=True))
+    ends = deciding_interval(data) if data.rate is WER else deciding_accuracies(data)
+    inner = dict(zip(("inner_low", "inner_high"), ends, strict=True))
     return {name: scaled(row, field) for name, field in named.items()} | {"confidence": row["confidence"]} | inner
 
 
@@ -98,18 +109,22 @@ def _trend(past: pl.DataFrame, data: RunData, labels: tuple[str, str], folder: P
         }
         for row, first in zip(rows.to_dicts(), [True, *[False] * rows.height], strict=False)
     ][: -_RUNS - 1 : -1]
-    return {"trend": rows, "trend_rows": newest, "trend_charts": panels.trend_panels(rows, labels, data.run_id)}
+    drawn = panels.trend_panels(rows, labels, data.run_id, rate=data.rate)
+    return {"trend": rows, "trend_rows": newest, "trend_charts": drawn}
 
 
 def repeat_command(typed: frames.Asked) -> str:
     """The command line that asks the same question again."""
     words = ["python", "-m", "flows", typed.flow, "--a", typed.a, "--b", typed.b]
-    return shlex.join([*words, *(["--dataset", typed.dataset] if typed.dataset else []), "--new"])
+    named = ["--dataset", typed.dataset] if typed.dataset else []
+    return shlex.join([*words, *named, *(["--task", typed.task] if typed.task else []), "--new"])
 
 
-def clips_query(run_id: str) -> str:
+def clips_query(run_id: str, rate: Rate = WER) -> str:
     """The SQL that shows every clip of a run, those that divide the arms first."""
     quoted = run_id.replace("'", "''")
+    if rate is ACCURACY:
+        return f"FROM ab_clips WHERE run_id = '{quoted}' ORDER BY correct_a <> correct_b DESC, correct_b, label;"
     return f"FROM ab_clips WHERE run_id = '{quoted}' ORDER BY abs(errors_b - errors_a) DESC;"
 
 
@@ -141,35 +156,13 @@ def render_run(
         StorageError: the file cannot be written.
     """
     known = frames.facts(data)
-    measured = _difference(data)
-    wer, rows = data.comparison("wer"), metric_rows(data)
-    behind = evidence.behind(data, known.labels)
-    clips = worst_clips(data, audio=audio, audio_limit=audio_limit, asked=behind.asked)
-    totals = frames.edit_totals(data)
-    context = {
+    common = {
+        **section_context(data),
         "run_id": data.run_id,
-        "facts": known,
-        "labels": known.labels,
-        "arm_labels": dict(zip(frames.ARMS, known.labels, strict=True)),
-        "sections": _SECTIONS.items(),
         "page_limit": megabytes(PAGE_LIMIT),
         "audio_limit": megabytes(audio_limit),
-        "wer": wer,
-        "chip": verdict(wer),
-        "figures": [row for row in rows if row.key in _FIGURES],
-        "measured": measured,
-        "interval": interval(measured["low"], measured["high"], 2),
-        "inner": interval(measured["inner_low"], measured["inner_high"], 2),
-        "level": percent(frames.confidence(data), 0),
-        "difference_charts": charts.difference(measured, known.labels),
-        "rows": rows,
+        "group_link": f"{quote(known.group)}.html" if known.group else "",
         "resource_charts": _bars(data, known.labels),
-        "kinds_chart": charts.kinds(totals, int(frames.paired(data)["words"].sum()), known.labels),
-        "confusions": frames.confusions(data),
-        "clips": clips,
-        "behind": behind,
-        "anchors": {clip.clip_id: clip for clip in clips},
-        "heard_size": megabytes(sum(len(clip.sound.uri) for clip in clips if clip.sound)),
         "failures": frames.failures(data),
         "attempts": data.table("attempts").sort("at", "arm", "call", "attempt").head(_ROWS),
         "attempt_count": data.table("attempts").height,
@@ -185,9 +178,96 @@ def render_run(
         "hardware": flat(known.hardware),
         "took": duration(known.started, known.finished),
         "command": command or repeat_command(frames.asked(data)),
-        "query": clips_query(data.run_id),
-        **_slices(data, wer["margin"], known.labels),
-        **_latency(data, known.labels),
+        "query": clips_query(data.run_id, data.rate),
         **_trend(history, data, known.labels, out.parent),
+    }
+    if data.rate is ACCURACY:
+        return _labels(data, common, out, audio, audio_limit)
+    return _words(data, common, out, audio, audio_limit)
+
+
+def section_context(data: RunData, at: str = "") -> dict[str, Any]:
+    """What the parts of a page need that every run has: difference, both arms, failure classes, latency, labels.
+
+    Args:
+        data: the run's rows.
+        at: goes before every id, so that several runs can stand on one page; ``""`` for a page of its own.
+    """
+    known, main, rate = frames.facts(data), data.main, data.rate
+    measured, rows = _difference(data), metric_rows(data)
+    clean = data.comparison(f"{rate.key}_clean")
+    context = {
+        "at": at,
+        "heading": "h3" if at else "h2",
+        "full": not at,
+        "facts": known,
+        "labels": known.labels,
+        "arm_labels": dict(zip(frames.ARMS, known.labels, strict=True)),
+        "rate": rate,
+        "main": main,
+        "chip": verdict(main),
+        "figures": [row for row in rows if row.key in _FIGURES],
+        "measured": measured,
+        "interval": interval(measured["low"], measured["high"], 2),
+        "inner": interval(measured["inner_low"], measured["inner_high"], 2),
+        "level": percent(frames.confidence(data), 0),
+        "difference_charts": charts.difference(measured, known.labels, rate),
+        "rows": rows,
+        "classes": failure_counts(data),
+        "clean": clean if clean["metric"] is not None else None,
+        "probes": [probe_sentence(row) for row in data.table("probes").sort("arm").to_dicts()],
+        **_latency(data, known.labels),
+    }
+    context["several_events"] = data.comparison("accuracy_mixtures")["metric"] is not None
+    if rate is ACCURACY:
+        context |= _parts(data, main["margin"], known.labels)
+    if at:
+        for name in ("difference_charts", "latency_charts"):
+            context[name] = [scoped(chart, at) for chart in context[name]]
+        drawings = context.get("slice_charts", [])
+        context["slice_charts"] = [
+            (name, [scoped(chart, at) for chart in found]) for name, found in drawings if name == "label"
+        ]
+    return context
+
+
+def _parts(data: RunData, margin: float | None, labels: tuple[str, str]) -> dict[str, Any]:
+    """Everything that the part about labels and slices shows."""
+    rows = accuracy_slices(data)
+    # The labels first: they are what the run is about.
+    order = rows.with_columns(_first=(pl.col("slice") != "label")).sort("_first", maintain_order=True).drop("_first")
+    shown, notes = slices.shown(order)
+    return {
+        "slices": shown,
+        "slice_notes": [note.replace("words", "clips") for note in notes],
+        "slice_charts": slice_charts.slice_panels(shown, labels, margin=margin, limit=24, rate=ACCURACY),
+        "tested": rows["p_value"].count(),
+        "standing": rows.filter("stands_out").sort("adjusted", "slice", "value").head(_RUNS).to_dicts(),
+        "parts_of_events": events(data),
+        "mistaken": mistaken(data),
+    }
+
+
+def _labels(data: RunData, common: Mapping[str, Any], out: Path, audio: AudioSource | None, audio_limit: int) -> Path:
+    clips = labelled_clips(data, audio=audio, audio_limit=audio_limit)
+    heard = megabytes(sum(len(clip.sound.uri) for clip in clips if clip.sound))
+    context = {**common, "sections": _LABEL_SECTIONS.items(), "clips": clips, "heard_size": heard}
+    return write("labels.html.j2", context, out)
+
+
+def _words(data: RunData, common: Mapping[str, Any], out: Path, audio: AudioSource | None, audio_limit: int) -> Path:
+    labels = common["labels"]
+    behind = evidence.behind(data, labels)
+    clips = worst_clips(data, audio=audio, audio_limit=audio_limit, asked=behind.asked)
+    context = {
+        **common,
+        "sections": _SECTIONS.items(),
+        "kinds_chart": charts.kinds(frames.edit_totals(data), int(frames.paired(data)["words"].sum()), labels),
+        "confusions": frames.confusions(data),
+        "clips": clips,
+        "behind": behind,
+        "anchors": {clip.clip_id: clip for clip in clips},
+        "heard_size": megabytes(sum(len(clip.sound.uri) for clip in clips if clip.sound)),
+        **_slices(data, common["main"]["margin"], labels),
     }
     return write("run.html.j2", context, out)

@@ -13,6 +13,7 @@ import polars as pl
 from reports.charts import ZERO, color, shape
 from reports.formats import interval, number, percent
 from reports.metrics import per_cent
+from reports.rates import WER, Rate
 from reports.svg import Chart, render
 
 if TYPE_CHECKING:
@@ -22,7 +23,12 @@ _ROW: Final = 24
 
 
 def slice_panels(
-    slices: pl.DataFrame, labels: Sequence[str], *, margin: float | None = None, limit: int = 16
+    slices: pl.DataFrame,
+    labels: Sequence[str],
+    *,
+    margin: float | None = None,
+    limit: int = 16,
+    rate: Rate = WER,
 ) -> list[tuple[str, list[Chart]]]:
     """For each slice its error rates and its differences with intervals, all slices on one scale.
 
@@ -31,23 +37,33 @@ def slice_panels(
         labels: names of the arms.
         margin: margin of equivalence as a fraction, drawn as a band.
         limit: values beyond it (those with the fewest words) are left to the table.
+        rate: what ``wer_a`` and ``wer_b`` are: for label accuracy ``words`` are clips.
     """
     if not slices.height:
         return []
-    top = float(slices.select(pl.max_horizontal("wer_a", "wer_b").max()).item() or 0)
-    levels = [0.0, max(105 * top, 1.0)]
+    levels = _levels(slices, rate)
+    things = "clips" if rate.higher_is_better else "words"
     reach = _reach(slices, margin or 0.0)
     found: list[tuple[str, list[Chart]]] = []
     for (name, *_), part in slices.partition_by("slice", as_dict=True, maintain_order=True).items():
         kept = part.filter(pl.col("words").rank("ordinal", descending=True) <= limit)
-        note = f"{limit} of {part.height} values, those with the most words." if part.height > limit else ""
+        note = f"{limit} of {part.height} values, those with the most {things}." if part.height > limit else ""
         rows, n = kept.to_dicts(), len(found)
-        rates = f"Word error rate in % by {name}, {labels[0]} and {labels[1]}. {_rates(rows)}."
-        apart = f"Difference in points of WER by {name}, {labels[1]} minus {labels[0]}. {_differences(rows)}."
-        level = Chart(render(_dumbbell(kept, labels, levels), rates, prefix=f"s{n}"), "", note)
+        rates = f"{rate.name.capitalize()} in % by {name}, {labels[0]} and {labels[1]}. {_rates(rows)}."
+        apart = f"Difference in points of {rate.short} by {name}, {labels[1]} minus {labels[0]}. {_differences(rows)}."
+        level = Chart(render(_dumbbell(kept, labels, levels, rate.short), rates, prefix=f"s{n}"), "", note)
         forest = Chart(render(_forest(kept, [-reach, reach], 100 * (margin or 0)), apart, prefix=f"f{n}"))
         found.append((str(name), [level, forest]))
     return found
+
+
+def _levels(slices: pl.DataFrame, rate: Rate) -> list[float]:
+    """Ends of the axis: errors from zero; accuracies up to 100 %, from the tens below the lowest."""
+    if rate.higher_is_better:
+        lowest = float(slices.select(pl.min_horizontal("wer_a", "wer_b").min()).item() or 0)
+        return [max(0.0, 10.0 * int(10 * lowest - 0.5)), 101.5]
+    top = float(slices.select(pl.max_horizontal("wer_a", "wer_b").max()).item() or 0)
+    return [0.0, max(105 * top, 1.0)]
 
 
 def _rates(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -78,7 +94,7 @@ def _values(alt: Any, part: pl.DataFrame) -> Any:
     )  # fmt: skip
 
 
-def _dumbbell(part: pl.DataFrame, labels: Sequence[str], domain: list[float]) -> Any:
+def _dumbbell(part: pl.DataFrame, labels: Sequence[str], domain: list[float], title: str) -> Any:
     import altair as alt
 
     wide = part.select("value", a=100 * pl.col("wer_a"), b=100 * pl.col("wer_b"))
@@ -90,7 +106,7 @@ def _dumbbell(part: pl.DataFrame, labels: Sequence[str], domain: list[float]) ->
     return alt.layer(
         line.encode(x=alt.X("a:Q", scale=scale), x2="b:Q", y=y),
         points.encode(
-            x=alt.X("wer:Q", scale=scale, axis=alt.Axis(title="WER (%)", tickCount=5)),
+            x=alt.X("wer:Q", scale=scale, axis=alt.Axis(title=f"{title} (%)", tickCount=5)),
             y=y, color=color(alt, labels), shape=shape(alt, labels),
         ),
     )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from markupsafe import Markup
@@ -30,6 +30,11 @@ class Chart:
     title: str = ""
     note: str = ""
     kind: str = "panel"
+
+
+def scoped(chart: Chart, scope: str) -> Chart:
+    """The drawing with ids that no other part of the page has."""
+    return replace(chart, svg=Markup(_IDS.sub(rf"\g<1>{scope}", chart.svg)))  # noqa: S704 - it was markup before
 
 
 def _inline(svg: str, label: str, prefix: str) -> Markup:

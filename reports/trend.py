@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from reports.frames import RunData, conform, facts
+from reports.rates import RATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,13 +54,13 @@ def history(comparisons: pl.DataFrame, runs: pl.DataFrame, models: pl.DataFrame 
 
 
 def _wide(past: pl.DataFrame) -> pl.DataFrame:
-    """One row per run: the WER's comparison with other metrics of both arms beside it."""
+    """One row per run: the comparison that carries its verdict, with other metrics of both arms beside it."""
     frame = conform(past, "comparisons")
     columns: dict[str, Any] = {"at": _TIME, "dataset": pl.String, **dict.fromkeys(_IDENTITY, pl.String)}
     for name, kind in columns.items():
         if name not in frame.columns:
             frame = frame.with_columns(pl.lit(None, dtype=kind).alias(name))
-    rows = frame.filter((pl.col("metric") == "wer") & pl.col("at").is_not_null()).unique("run_id", keep="last")
+    rows = frame.filter(pl.col("metric").is_in(list(RATES)) & pl.col("at").is_not_null()).unique("run_id", keep="last")
     for metric in _METRICS:
         other = frame.filter(pl.col("metric") == metric).unique("run_id", keep="last")
         values = other.select("run_id", pl.col("a").alias(f"{metric}_a"), pl.col("b").alias(f"{metric}_b"))
@@ -90,18 +91,20 @@ def trend(past: pl.DataFrame, data: RunData) -> pl.DataFrame:
         data: the run whose pair and dataset are followed.
 
     Returns:
-        The columns of ``comparisons`` for the WER, ``at``, ``latency_p50_a``, ``latency_p50_b``, ``rtfx_a``,
-        ``rtfx_b`` and ``changed``.
+        The columns of ``comparisons`` for what carries the verdict, ``at``, ``latency_p50_a``, ``latency_p50_b``,
+        ``rtfx_a``, ``rtfx_b`` and ``changed``.
     """
     mine = facts(data)
     same = (pl.col("arm_a") == mine.names[0]) & (pl.col("arm_b") == mine.names[1])
     if "dataset" in past.columns:
         same &= pl.col("dataset") == mine.dataset
-    return _changed(_wide(past).filter(same))
+    return _changed(_wide(past).filter(same & (pl.col("metric") == data.rate.key)))
 
 
 def pairs(past: pl.DataFrame) -> dict[tuple[str, str, str], pl.DataFrame]:
     """Every pair on every dataset with its runs, oldest first, as :func:`trend` gives them."""
     rows = _wide(past)
     found = rows.partition_by(*PAIR, as_dict=True, maintain_order=True)
-    return {(str(a), str(b), str(dataset or "")): _changed(part) for (a, b, dataset), part in found.items()}
+    # A dataset that was once asked about otherwise goes on with what was asked last.
+    last = {pair: part.filter(pl.col("metric") == part["metric"][-1]) for pair, part in found.items()}
+    return {(str(a), str(b), str(dataset or "")): _changed(part) for (a, b, dataset), part in last.items()}

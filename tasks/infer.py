@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prefect import runtime, task
 
 from grym.batching import Batch
-from grym.compare.session import Session
+from grym.compare.arms import through_probe
+from grym.compare.plan import Usable
+from grym.compare.session import Arm, Session
+from grym.config import DatasetSpec, Settings
+from grym.corpus.manifest import Dataset
 from tasks.policies import PLAIN
 
 
@@ -32,3 +38,9 @@ def measure_latency(session: Session) -> None:
 def measure_noise(session: Session) -> None:
     """Repeated answers to the latency sample, for the noise floor."""
     session.repeat()
+
+
+@task(name="probe", **PLAIN)
+def probe(arm: Arm, spec: DatasetSpec, training: Dataset, clips: Sequence[Usable], settings: Settings) -> Arm:
+    """The arm, answering through the stored probe on its features, or one that is fitted now."""
+    return through_probe(arm, spec, training, clips, settings)

@@ -7,7 +7,7 @@ run killed earlier repeats only the cheap end.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -21,11 +21,12 @@ from grym.corpus.manifest import Entry
 from grym.errors import GrymError
 from grym.schema import TABLES
 from grym.store import RunRef, Store
-from reports.artifacts import summary_markdown, summary_table
+from reports.artifacts import summary_markdown, summary_table, together_markdown
 from reports.frames import RunData, asked, facts
 from reports.index import render_index
 from reports.render import render_run
 from reports.sound import clip_audio
+from reports.together import render_together
 from reports.trend import history
 from tasks.policies import PLAIN
 
@@ -101,7 +102,33 @@ def report(store: Store, run: RunRef, settings: Settings, entries: Mapping[str, 
     return render(store, settings, data, entries)
 
 
+def render_group(store: Store, runs: Sequence[RunRef], group: str) -> Path:
+    """Write the page of a comparison on several datasets; the pages of its runs lie beside it.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    return render_together([run_data(store, run) for run in runs], group, page_of(store.home, group))
+
+
+@task(name="report together", tags=["cpu"], **PLAIN)
+def report_together(store: Store, runs: Sequence[RunRef], group: str) -> Path:
+    """Leave the verdicts of all runs as one artifact in Prefect and write their page: all of them are complete then."""
+    all_data = [run_data(store, run) for run in runs]
+    page = page_of(store.home, group)
+    create_markdown_artifact(
+        key=f"compare-{group}-summary",
+        markdown=together_markdown(all_data, report=str(page.resolve())),
+        description=f"{_pair(all_data[0])}: {len(all_data)} datasets.",
+    )
+    return render_together(all_data, group, page)
+
+
+def _pair(data: RunData) -> str:
+    return " against ".join(facts(data).labels)
+
+
 def _description(data: RunData, what: str) -> str:
     """Who was compared on what, for lists of artifacts."""
     known = facts(data)
-    return f"{known.labels[0]} against {known.labels[1]} on {known.dataset}: {what}."
+    return f"{_pair(data)} on {known.dataset}: {what}."

@@ -21,6 +21,10 @@
 --   peak_rss_mb_a, peak_rss_mb_b         highest resident memory of the worker up to the end of the last batch with such a clip, in MB; grows with the run, so slices compare arms, not values
 --   peak_rss_mb_difference               b - a in MB
 --   peak_rss_mb_percent_change           100 * (b - a) / a in percent
+--   task                                 what the models were asked: "transcribe" or "classify"
+--   correct_a, correct_b                 scored clips of which the arm named all labels; empty where words count
+--   accuracy_a, accuracy_b               correct / scored_clips as a fraction, mixtures included; table accuracies has the tests
+--   accuracy_difference                  accuracy_b - accuracy_a, a fraction
 -- Example:
 --   SELECT slice, value, scored_clips, wer_a, wer_b, wer_difference
 --   FROM ab_by_slice
@@ -47,7 +51,10 @@ WITH counted AS (
         quantile_cont(c.latency_ms_a, 0.5) FILTER (WHERE c.latency_ms_difference IS NOT NULL) AS latency_p50_ms_a,
         quantile_cont(c.latency_ms_b, 0.5) FILTER (WHERE c.latency_ms_difference IS NOT NULL) AS latency_p50_ms_b,
         max(c.peak_rss_mb_a) AS peak_rss_mb_a,
-        max(c.peak_rss_mb_b) AS peak_rss_mb_b
+        max(c.peak_rss_mb_b) AS peak_rss_mb_b,
+        max(c.task) AS task,
+        CASE max(c.task) WHEN 'classify' THEN count(*) FILTER (WHERE c.scored AND c.correct_a) END AS correct_a,
+        CASE max(c.task) WHEN 'classify' THEN count(*) FILTER (WHERE c.scored AND c.correct_b) END AS correct_b
     FROM clip_slices s
     INNER JOIN ab_clips c ON c.run_id = s.run_id AND c.clip_id = s.clip_id
     GROUP BY c.run_id, s.slice, s."value"
@@ -79,5 +86,11 @@ SELECT
     peak_rss_mb_a,
     peak_rss_mb_b,
     peak_rss_mb_b - peak_rss_mb_a AS peak_rss_mb_difference,
-    100 * (peak_rss_mb_b - peak_rss_mb_a) / nullif(peak_rss_mb_a, 0) AS peak_rss_mb_percent_change
+    100 * (peak_rss_mb_b - peak_rss_mb_a) / nullif(peak_rss_mb_a, 0) AS peak_rss_mb_percent_change,
+    task,
+    correct_a,
+    correct_b,
+    correct_a / nullif(scored_clips, 0) AS accuracy_a,
+    correct_b / nullif(scored_clips, 0) AS accuracy_b,
+    accuracy_b - accuracy_a AS accuracy_difference
 FROM counted

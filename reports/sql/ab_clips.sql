@@ -10,7 +10,7 @@
 --   audio_seconds                        length of the clip in seconds
 --   model_a, model_b                     registered name of the model of the arm
 --   status_a, status_b                   "ok", "failed" (no answer), "held" (a gate refused the answer), empty if not yet run
---   scored                               whether both arms answered, so that the clip counts in error rates
+--   scored                               whether both arms answered, so that the clip counts in the rates
 --   reference                            reference text, as written in the manifest
 --   hypothesis_a, hypothesis_b           what the model said
 --   reference_words                      words of the normalised reference
@@ -33,6 +33,12 @@
 --   peak_rss_mb_a, peak_rss_mb_b         highest resident memory of the worker up to the end of the clip's batch, in MB
 --   peak_rss_mb_difference               b - a in MB
 --   peak_rss_mb_percent_change           100 * (b - a) / a in percent
+--   task                                 what the models were asked: "transcribe" or "classify"
+--   label                                right label of the clip, of a mixture all of them with " + " between; empty where words count
+--   predicted_a, predicted_b             as many labels as are right, the most probable ones
+--   correct_a, correct_b                 whether all of them are right
+--   any_correct_a, any_correct_b         whether at least one of them is
+--   failure_a, failure_b                 what is wrong with the answer as a text: refusal, repetition, empty, truncated, wrong-task; empty if nothing
 -- Example:
 --   SELECT key, reference, hypothesis_a, hypothesis_b, errors_difference
 --   FROM ab_clips
@@ -50,6 +56,7 @@ answers AS (
         o.*,
         o.status = 'ok' AND o.reference_words + o.substitutions + o.deletions + o.insertions
             + o.reference_characters + o.character_errors IS NOT NULL AS counted,
+        o.status = 'ok' AND o.correct IS NOT NULL AS labelled,
         latency.ms AS latency_ms,
         batch.peak_rss_mb
     FROM outcomes o
@@ -70,7 +77,7 @@ SELECT
     r.model_b,
     a.status AS status_a,
     b.status AS status_b,
-    coalesce(a.counted AND b.counted, false) AS scored,
+    coalesce((a.counted AND b.counted) OR (a.labelled AND b.labelled), false) AS scored,
     c.reference,
     a.hypothesis AS hypothesis_a,
     b.hypothesis AS hypothesis_b,
@@ -102,7 +109,17 @@ SELECT
     a.peak_rss_mb AS peak_rss_mb_a,
     b.peak_rss_mb AS peak_rss_mb_b,
     b.peak_rss_mb - a.peak_rss_mb AS peak_rss_mb_difference,
-    100 * (b.peak_rss_mb - a.peak_rss_mb) / nullif(a.peak_rss_mb, 0) AS peak_rss_mb_percent_change
+    100 * (b.peak_rss_mb - a.peak_rss_mb) / nullif(a.peak_rss_mb, 0) AS peak_rss_mb_percent_change,
+    r.task,
+    coalesce(a.label, b.label) AS label,
+    a.predicted AS predicted_a,
+    b.predicted AS predicted_b,
+    a.correct AS correct_a,
+    b.correct AS correct_b,
+    a.any_correct AS any_correct_a,
+    b.any_correct AS any_correct_b,
+    a.failure AS failure_a,
+    b.failure AS failure_b
 FROM ab_runs r
 INNER JOIN clips c ON c.run_id = r.run_id
 LEFT JOIN answers a ON a.run_id = r.run_id AND a.clip_id = c.clip_id AND a.arm = 'a'

@@ -10,6 +10,8 @@
 --   revision_a, revision_b               content hash of weights and options of the arm's model
 --   rung_a, rung_b                       settings in force in the arm, for example "int8/cpu"
 --   hardware                             processor, cores, memory, accelerator, as JSON
+--   task                                 what the models were asked: "transcribe" or "classify"
+--   run_group                            id shared by the runs of one comparison on several datasets; empty if it is alone
 -- Example:
 --   SELECT finished_at, dataset, model_a, revision_a, model_b, revision_b
 --   FROM ab_runs
@@ -26,7 +28,9 @@ WITH compared AS (
         max(dataset) AS dataset,
         max(arm_a) AS model_a,
         max(arm_b) AS model_b,
-        max(hardware) FILTER (WHERE state = 'started') AS hardware
+        max(hardware) FILTER (WHERE state = 'started') AS hardware,
+        coalesce(max(task), 'transcribe') AS task,
+        coalesce(max(run_group) FILTER (WHERE state = 'finished'), max(run_group), '') AS run_group
     FROM runs
     WHERE flow = 'compare'
     GROUP BY run_id
@@ -45,7 +49,9 @@ SELECT
     b.revision AS revision_b,
     a.rung AS rung_a,
     b.rung AS rung_b,
-    r.hardware
+    r.hardware,
+    r.task,
+    r.run_group
 FROM compared r
 LEFT JOIN models a ON a.run_id = r.run_id AND a.arm = 'a'
 LEFT JOIN models b ON b.run_id = r.run_id AND b.arm = 'b'

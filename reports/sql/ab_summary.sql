@@ -36,8 +36,17 @@
 --   peak_rss_mb_percent_change           100 * (b - a) / a in percent
 --   wer_ci_low, wer_ci_high              confidence interval of wer_difference, fractions
 --   wer_p_value                          two-sided p-value of wer_difference
---   verdict                              verdict on the WER: "a better", "b better", "equivalent" or "cannot tell"; empty until tested
+--   verdict                              verdict on the WER or the accuracy: "a better", "b better", "equivalent" or "cannot tell"; empty until tested
 --   sentence                             the verdict in one sentence
+--   task                                 what the models were asked: "transcribe" or "classify"
+--   run_group                            id shared by the runs of one comparison on several datasets; empty if it is alone
+--   labelled_clips                       clips behind the accuracy: answered by both, with one label if there are such; empty where words count
+--   accuracy_a, accuracy_b               share of them with the right label, a fraction
+--   accuracy_difference                  accuracy_b - accuracy_a, a fraction
+--   accuracy_ci_low, accuracy_ci_high    confidence interval of accuracy_difference, fractions
+--   accuracy_p_value                     two-sided p-value of accuracy_difference, by the exact McNemar test where clips are independent
+--   mixtures_right_a, mixtures_right_b   share of the clips with several labels of which all are right, a fraction; empty without such clips
+--   failure_classes_a, failure_classes_b  answers that are a refusal, a loop, empty, truncated or about another task
 -- Example:
 --   SELECT started_at, dataset, model_a, model_b, wer_a, wer_b, latency_p50_ms_percent_change, verdict
 --   FROM ab_summary
@@ -69,7 +78,9 @@ WITH counted AS (
         quantile_cont(latency_ms_a, 0.5) FILTER (WHERE latency_ms_difference IS NOT NULL) AS latency_p50_ms_a,
         quantile_cont(latency_ms_b, 0.5) FILTER (WHERE latency_ms_difference IS NOT NULL) AS latency_p50_ms_b,
         quantile_cont(latency_ms_a, 0.95) FILTER (WHERE latency_ms_difference IS NOT NULL) AS latency_p95_ms_a,
-        quantile_cont(latency_ms_b, 0.95) FILTER (WHERE latency_ms_difference IS NOT NULL) AS latency_p95_ms_b
+        quantile_cont(latency_ms_b, 0.95) FILTER (WHERE latency_ms_difference IS NOT NULL) AS latency_p95_ms_b,
+        count(*) FILTER (WHERE failure_a <> '') AS failure_classes_a,
+        count(*) FILTER (WHERE failure_b <> '') AS failure_classes_b
     FROM ab_clips
     GROUP BY run_id
 ),
@@ -132,13 +143,29 @@ SELECT
     b.peak_rss_mb AS peak_rss_mb_b,
     b.peak_rss_mb - a.peak_rss_mb AS peak_rss_mb_difference,
     100 * (b.peak_rss_mb - a.peak_rss_mb) / nullif(a.peak_rss_mb, 0) AS peak_rss_mb_percent_change,
-    t.ci_low AS wer_ci_low,
-    t.ci_high AS wer_ci_high,
-    t.p_value AS wer_p_value,
+    w.ci_low AS wer_ci_low,
+    w.ci_high AS wer_ci_high,
+    w.p_value AS wer_p_value,
     t.verdict,
-    t.sentence
+    t.sentence,
+    r.task,
+    r.run_group,
+    l.clips AS labelled_clips,
+    l.a AS accuracy_a,
+    l.b AS accuracy_b,
+    l.difference AS accuracy_difference,
+    l.ci_low AS accuracy_ci_low,
+    l.ci_high AS accuracy_ci_high,
+    l.p_value AS accuracy_p_value,
+    x.a AS mixtures_right_a,
+    x.b AS mixtures_right_b,
+    coalesce(c.failure_classes_a, 0) AS failure_classes_a,
+    coalesce(c.failure_classes_b, 0) AS failure_classes_b
 FROM ab_runs r
 LEFT JOIN counted c ON c.run_id = r.run_id
 LEFT JOIN speed a ON a.run_id = r.run_id AND a.arm = 'a'
 LEFT JOIN speed b ON b.run_id = r.run_id AND b.arm = 'b'
-LEFT JOIN comparisons t ON t.run_id = r.run_id AND t.metric = 'wer'
+LEFT JOIN comparisons w ON w.run_id = r.run_id AND w.metric = 'wer'
+LEFT JOIN comparisons l ON l.run_id = r.run_id AND l.metric = 'accuracy'
+LEFT JOIN comparisons x ON x.run_id = r.run_id AND x.metric = 'accuracy_mixtures'
+LEFT JOIN comparisons t ON t.run_id = r.run_id AND t.metric = CASE r.task WHEN 'classify' THEN 'accuracy' ELSE 'wer' END

@@ -49,5 +49,5 @@ SELECT
     t.difference - lag(t.difference) OVER pair AS change
 FROM ab_runs r
 INNER JOIN comparisons t ON t.run_id = r.run_id AND t.metric = 'wer'
-WHERE r.finished
+WHERE r.finished AND r.task = 'transcribe'
 WINDOW pair AS (PARTITION BY r.dataset, r.model_a, r.model_b ORDER BY r.finished_at, r.run_id)

@@ -1,6 +1,6 @@
 -- Grain: the one run that a question is about; no row before the first comparison has finished.
 -- Columns:
---   run_id                               the run of SET VARIABLE run = 'ID'; without it the comparison that finished last
+--   run_id                               the run of SET VARIABLE run = 'ID'; without it the comparison of transcripts that finished last, or of labels if there is none
 -- Example:
 --   SELECT r.run_id, r.dataset, r.model_a, r.model_b
 --   FROM ab_runs r
@@ -10,5 +10,5 @@ FROM ab_runs
 WHERE
     run_id = getvariable('run')::VARCHAR
     OR (getvariable('run')::VARCHAR IS NULL AND finished)
-ORDER BY finished_at DESC, run_id DESC
+ORDER BY task = 'transcribe' DESC, finished_at DESC, run_id DESC
 LIMIT 1

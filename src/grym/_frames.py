@@ -186,7 +186,9 @@ def _spoken(answer: Answer, seconds: float, charset: Collection[str] | None) -> 
     base = max(seconds, 1.0)
     outside = sum(not _inside(segment, seconds) for segment in answer.segments)
     unordered = sum(not before.start <= after.start for before, after in pairwise(answer.segments))
-    unmatched = abs(len(words) - len(answer.segments)) if answer.segments else 0
+    # A segment may hold several words: a model that hears in windows gives one for each window.
+    timed = sum(len(segment.text.split()) for segment in answer.segments)
+    unmatched = abs(len(words) - timed) if answer.segments else 0
     run = max((len(list(group)) for _, group in groupby(words)), default=0)
     return (
         answer.clip_id,
@@ -214,6 +216,11 @@ def _foreign(character: str, charset: Collection[str] | None) -> bool:
     if charset is not None:
         return character not in charset
     return character in _LEAKED or unicodedata.category(character).startswith("C")
+
+
+def foreign_characters(text: str) -> int:
+    """Control characters and the marks that a tokenizer leaks."""
+    return sum(_foreign(character, None) for character in text)
 
 
 def _number(value: Any) -> float:

@@ -30,6 +30,7 @@ from grym._worker_settings import WorkerLimits as WorkerLimits  # noqa: PLC0414 
 from grym.errors import ConfigError, StorageError
 
 Scalar = str | int | float | bool
+TaskName = Literal["transcribe", "classify"]
 FETCHED: Final = ("fsdd", "hub")  # loaders whose data may lie in HOME/datasets/LOADER
 # pydantic speaks of Python's types; these are the file's.
 _WORDS: Final = {
@@ -84,6 +85,13 @@ class DatasetSpec(_Frozen):
             set: then it is HOME/datasets/LOADER, where ``python -m flows datasets fetch`` puts them.
         options: options of the loader.
         card: TOML file with licence, source and known limits; see :mod:`grym.corpus.cards`.
+        task: what models are asked about its clips: to ``transcribe`` them, or to ``classify`` them.
+        label: for ``classify``, the column with the right label; without it the reference text is the label.
+        separator: what stands between the labels of a clip that has several.
+        train: for ``classify``, the registered dataset that says which labels there are, and from which alone a
+            linear probe may learn; without it the labels are those of this dataset, and no probe can be fitted.
+        prompt: instruction for models that take one; empty for the task's own.
+        slices: columns that results are broken down by; empty means all of them.
     """
 
     name: str
@@ -91,6 +99,12 @@ class DatasetSpec(_Frozen):
     path: Path
     options: Mapping[str, Scalar] = Field(default_factory=dict)
     card: Path | None = None
+    task: TaskName = "transcribe"
+    label: str = "label"
+    separator: str = Field(default="+", min_length=1)
+    train: str = ""
+    prompt: str = ""
+    slices: tuple[str, ...] = ()
 
     @field_validator("name")
     @classmethod
@@ -105,17 +119,23 @@ class Paths(_Frozen):
 
 
 class CompareSettings(_Frozen):
-    """``[compare]``: defaults of the compare flow."""
+    """``[compare]``: defaults of the compare flow.
+
+    ``datasets`` are what a comparison is about if nobody says otherwise, one run for each; where it is empty,
+    ``dataset`` is the only one.
+    """
 
     a: str = "wav2vec2-mini"
     b: str = "wav2vec2-mini-int8"
     dataset: str = "digits"
+    datasets: tuple[str, ...] = ()
     normalizer: Literal["none", "basic", "english"] = "basic"
     batch_seconds: float = Field(default=60.0, gt=0, description="audio in one batch, in seconds")
     batch_clips: int = Field(default=64, ge=1, le=256)
     latency_clips: int = Field(default=40, ge=0, description="clips of the latency pass")
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     margin_wer: float = Field(default=0.005, ge=0, description="equivalence margin of WER, as a fraction")
+    margin_accuracy: float = Field(default=0.02, ge=0, description="equivalence margin of label accuracy, a fraction")
     seed: int = 7
     stop_early: bool = Field(default=False, description="stop as soon as a confidence sequence decides")
     repeats: int = Field(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+from grym._answer_frames import DESCRIPTION_COLUMNS, LABEL_COLUMNS, answers_frame, description_frame, label_frame
 from grym._frames import (
     AUDIO_COLUMNS,
     FEATURES_COLUMNS,
@@ -25,7 +26,9 @@ from grym.errors import QualityError
 
 __all__ = [
     "AUDIO_COLUMNS",
+    "DESCRIPTION_COLUMNS",
     "FEATURES_COLUMNS",
+    "LABEL_COLUMNS",
     "RESPONSE_COLUMNS",
     "TRANSCRIPTION_COLUMNS",
     "Held",
@@ -33,8 +36,11 @@ __all__ = [
     "RuleResult",
     "Severity",
     "Status",
+    "answers_frame",
     "audio_frame",
+    "description_frame",
     "features_frame",
+    "label_frame",
     "response_frame",
     "transcription_frame",
 ]

@@ -61,6 +61,8 @@ TABLES: Final[dict[str, Table]] = {
             versions text versions of the libraries that matter, as JSON
             hardware text processor, cores, memory, accelerator, as JSON
             flow_run_id text id of the flow run in Prefect
+            task text what was asked: "transcribe" or "classify"; empty in runs of older versions, which transcribed
+            run_group text id shared by the runs of one comparison on several datasets, empty if it is alone
             """,
         ),
         _table(
@@ -143,6 +145,12 @@ TABLES: Final[dict[str, Table]] = {
             insertions int words added
             reference_characters int characters of the normalised reference, without spaces
             character_errors int unit-cost edits of characters, without spaces
+            failure text what is wrong with the answer as a text: refusal, repetition, empty, truncated or wrong-task
+            label text right label of the clip, of a mixture all of them with " + " between; empty where words count
+            predicted text as many labels as are right, the most probable ones; empty where words count
+            label_scores text probability of each label as a JSON object
+            correct bool whether all predicted labels are right
+            any_correct bool whether at least one of them is
             """,
         ),
         _table(
@@ -221,7 +229,7 @@ TABLES: Final[dict[str, Table]] = {
             """
             arm_a text registered name of the first model
             arm_b text registered name of the second model
-            metric text wer, cer, latency_p50, latency_p95, rtfx, peak_rss_mb or failures
+            metric text wer, cer, accuracy, latency_p50, latency_p95, rtfx, peak_rss_mb, failures; see docs/verdicts.md
             unit text unit of a, b and difference
             a float value of the first model, in the metric's unit
             b float value of the second model, in the metric's unit
@@ -237,6 +245,51 @@ TABLES: Final[dict[str, Table]] = {
             margin float equivalence margin in the metric's unit
             verdict text "a better", "b better", "equivalent" or "cannot tell"
             sentence text the verdict in one sentence
+            """,
+        ),
+        _table(
+            "accuracies",
+            "label accuracy in one part of one labelled comparison, over the clips both arms answered",
+            "run_id slice value",
+            """
+            slice text "events" (all clips), "label", "speaker" or a column of the manifest (clips of the verdict)
+            value text value of the slice; of "events": "one" or "several"
+            clips int clips both arms answered
+            right_a int clips of which the first model got every label right
+            right_b int clips of which the second model got every label right
+            both_right int clips both got right
+            only_a_right int clips only the first got right
+            only_b_right int clips only the second got right
+            both_wrong int clips both got wrong
+            any_right_a int clips of which the first model got a label right
+            any_right_b int clips of which the second model got a label right
+            accuracy_a float right_a / clips, a fraction
+            accuracy_b float right_b / clips, a fraction
+            difference float accuracy_b - accuracy_a, a fraction
+            ci_low float lower end of the confidence interval of the difference, a fraction
+            ci_high float upper end of the confidence interval of the difference, a fraction
+            p_value float two-sided p-value of the exact McNemar test over clips
+            adjusted float p-value corrected over all parts of the run that were tested (Benjamini-Hochberg)
+            stands_out bool whether adjusted is at most 0.05
+            """,
+        ),
+        _table(
+            "probes",
+            "one linear probe that answered for an arm which cannot name labels itself",
+            "run_id arm",
+            """
+            arm text "a" or "b"
+            model text registered name of the model whose features it reads
+            probe text identity: hash of model, settings, training clips and labels
+            trained_on text name of the dataset that it was fitted on
+            fingerprint text hash of the training clips and their labels
+            clips int clips that it was fitted on
+            labels text the labels as a JSON list
+            feature_dim int length of a feature vector
+            l2 float strength of the penalty that was chosen, a fraction of a clip's log loss for a squared weight of 2
+            cv_accuracy float share of training clips whose labels it got right when they were held out, a fraction
+            cv_folds int parts of the training clips that were held out in turn
+            seconds float time to fit it, features included, in seconds; 0 if it was stored already
             """,
         ),
         _table(

@@ -239,3 +239,59 @@ def test_what_a_person_typed_wrong_is_one_sentence(project: Any, digits: tuple[R
     with duckdb.connect(str(project.home / "warehouse.duckdb")):
         done = project.run("compare", "--a", "mini", "--b", "mini-int8", "--dataset", manifest, code=2)
     assert "open" in done.stderr
+
+
+def test_two_tasks_are_one_comparison_that_a_kill_does_not_break(project: Any, digits: tuple[Rows, Write]) -> None:
+    """Words and labels with fakes, one through a probe: killed between the runs and resumed; one page, two verdicts."""
+    project = project.bare()
+    rows, write = digits
+    manifest = write(project.folder / "set", rows(12))
+    rng = np.random.default_rng(1)
+    for split, count in (("train", 6), ("test", 4)):
+        folder = project.folder / split
+        folder.mkdir()
+        lines = ["audio_filepath,text,label"]
+        for i in range(2 * count):
+            low = i % 2 == 0
+            time = np.arange(4000) / 16_000
+            wave = 0.3 * np.sin(2 * np.pi * (300 if low else 4000) * rng.uniform(0.9, 1.1) * time)
+            soundfile.write(folder / f"{i}.wav", wave + rng.normal(0, 0.01, 4000), 16_000)
+            lines.append(f"{i}.wav,A tone.,{'hum' if low else 'hiss'}")
+        (folder / "manifest.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    project.models(
+        ears={"script": '{"*": "one two"}', "feature_dim": 32},
+        talker={"script": json.dumps({"*": {"text": "hum", "confidence": 0.7}}), "tasks": "transcribe,classify"},
+    )
+    with (project.folder / "grym.toml").open("a", encoding="utf-8") as stream:
+        for name, path, more in (
+            ("words", manifest, ""),
+            ("tones", "test/manifest.csv", 'task = "classify"\ntrain = "tones-train"\n'),
+            ("tones-train", "train/manifest.csv", 'task = "classify"\n'),
+        ):
+            stream.write(f'[datasets.{name}]\nloader = "manifest"\npath = "{path}"\n{more}')
+    command = ("compare", "--a", "ears", "--b", "talker", "--dataset", "words", "--dataset", "tones")
+    flow = project.start_pausing("grym.compare.session:Session.open", 2, project.folder / "pause", *command)
+    kill(flow)
+    before = parts(project.home)
+    assert before
+    assert not list((project.home / "reports").glob("*.html"))
+    done = project.run(*command)
+    assert {name: parts(project.home)[name] for name in before} == before
+    assert done.stdout.count("(resumed)") == 1
+    assert "words: " in done.stdout
+    assert "tones: a better: ears is better than talker" in done.stdout.replace("\n", " ")
+    store = Store(project.home)
+    main = {row["metric"]: row for row in store.read("comparisons").to_dicts()}
+    assert (main["accuracy"]["a"], main["accuracy"]["b"]) == (1.0, 0.5)
+    ends = store.runs().filter(pl.col("state") == "finished")
+    assert sorted(ends["task"]) == ["classify", "transcribe"]
+    (group,) = set(ends["run_group"])
+    page = (project.home / "reports" / f"{group}.html").read_text(encoding="utf-8")
+    assert all(f'href="{run}.html"' in page for run in ends["run_id"])
+    assert store.read("probes").select("arm", "trained_on", "clips").rows() == [("a", "tones-train", 12)]
+    assert set(store.read("quality").filter(pl.col("suite") == "classification")["status"]) == {"pass"}
+    (project.home / "reports" / f"{group}.html").unlink()
+    again = project.run(*command)  # the page of both was lost: both are finished again, nothing is asked twice
+    assert again.stdout.count("(resumed)") == 2
+    assert {name: parts(project.home)[name] for name in before} == before
+    assert (project.home / "reports" / f"{group}.html").is_file()

@@ -17,13 +17,23 @@ from expectations import build_data_docs_from, judge, load_suite, suite_names
 from expectations.loader import SUITES
 from grym.errors import QualityError, StorageError
 from grym.models.interface import Answer, AudioClip, Segment
-from grym.quality import Held, audio_frame, features_frame, response_frame, transcription_frame
+from grym.quality import (
+    Held,
+    answers_frame,
+    audio_frame,
+    description_frame,
+    features_frame,
+    label_frame,
+    response_frame,
+    transcription_frame,
+)
 from grym.store import RunRef, Store
 
 ROOT = Path(__file__).parents[2]
 ROWS = 40
 BROKEN = 5  # the row that the examples break
 NAN = float("nan")
+LABELS = ("bell", "rain")
 
 
 def good_frames():
@@ -46,6 +56,17 @@ def good_frames():
         "features": features_frame(ids, rng.normal(size=(ROWS, 8)).astype(np.float32), 8),
         "transcription": transcription_frame(
             [Answer(name, "one two", 0.9, segments) for name in ids], [0.5] * ROWS, charset="enotw "
+        ),
+        "classification": label_frame(
+            [
+                Answer(name, LABELS[i % 2], 0.9, scores={LABELS[i % 2]: 0.9, LABELS[1 - i % 2]: 0.1})
+                for i, name in enumerate(ids)
+            ],
+            [0.5] * ROWS,
+            LABELS,
+        ),
+        "descriptions": description_frame(
+            [Answer(name, f"Bell {i} rings.", 0.9) for i, name in enumerate(ids)], [5.0] * ROWS
         ),
         "response_time": response_frame([{**call, "call": name} for name in ids]),
     }
@@ -110,6 +131,29 @@ BREAKS = {
     ("transcription", "segments-complete"): put(segments_unmatched=1),
     ("transcription", "loop"): put(longest_run=9),
     ("transcription", "says-something"): fill("words", 0),
+    ("classification", "rows"): nothing,
+    ("classification", "identity"): put(clip_id=None),
+    ("classification", "label"): put(text=None),
+    ("classification", "finite"): put(confidence=NAN),
+    ("classification", "confidence"): put(confidence=1.2),
+    ("classification", "scores-positive"): put(lowest_score=-0.1),
+    ("classification", "scores-sum"): put(score_sum=1.4),
+    ("classification", "scores-complete"): put(scores=1),
+    ("classification", "known-label"): put(known=0.0),
+    ("classification", "tells-apart"): fill("twin_share", 1.0),
+    ("descriptions", "rows"): nothing,
+    ("descriptions", "identity"): put(clip_id=None),
+    ("descriptions", "text"): put(text=None),
+    ("descriptions", "finite"): put(confidence=NAN),
+    ("descriptions", "confidence"): put(confidence=1.2),
+    ("descriptions", "charset"): put(foreign_characters=2),
+    ("descriptions", "says-something"): put(empty=1.0),
+    ("descriptions", "loop"): put(repetition=1.0),
+    ("descriptions", "no-refusal"): put(refusal=1.0),
+    ("descriptions", "on-task"): put(wrong_task=1.0),
+    ("descriptions", "ends"): put(truncated=1.0),
+    ("descriptions", "length"): put(words=500),
+    ("descriptions", "tells-apart"): fill("twin_share", 1.0),
     ("response_time", "rows"): nothing,
     ("response_time", "identity"): put(call=None),
     ("response_time", "finite"): put(audio_seconds=NAN),
@@ -125,6 +169,8 @@ BREAKS = {
 COMPANY = {
     ("features", "rows"): {"not-collapsed"},
     ("transcription", "rows"): {"says-something"},
+    ("classification", "rows"): {"tells-apart"},
+    ("descriptions", "rows"): {"tells-apart"},
     ("response_time", "rows"): {"deadline-misses", "p95-headroom", "real-time", "failures"},
     ("input_audio", "silence"): {"mostly-silent"},
 }
@@ -519,3 +565,30 @@ except QualityError as error:
     assert done.stdout.split("\n") == ["False", "[0, 1]", "False", "unknown-suite", ""]
     assert done.stderr == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_are_judged_as_what_they_are():
+    """Failure classes of descriptions, probabilities of labels and batches of one answer become columns."""
+    loop = "A dog barks. " * 6
+    texts = ["A bell rings.", loop, "", "Sorry, I cannot hear the audio.", "[0.0-10.2 s] Rain. [10.2-12.0 s] Wind."]
+    frame = answers_frame("descriptions", [Answer(f"c{i}", text, 0.5) for i, text in enumerate(texts)], [1.0] * 5)
+    assert frame["failure"].to_list() == ["", "repetition", "empty", "refusal", ""]
+    assert frame["foreign_characters"].to_list() == [0] * 5
+    assert judge("descriptions", frame, "b").held_rows.keys() == {1, 2, 3}
+    heard = [Answer("a", "bell", 0.6, scores={"bell": 0.6, "rain": 0.4}), Answer("b", "a goat", 0.9)]
+    labels = label_frame(heard, [1.0, 1.0], LABELS)
+    assert labels["known"].to_list() == [1.0, 0.0]
+    assert labels["score_sum"].to_list() == [1.0, 1.0]
+    assert labels["scores"].to_list() == [2, 0]
+    same = answers_frame("classification", [Answer(f"c{i}", "bell", 0.5) for i in range(8)], [1.0] * 8)
+    assert same["twin_share"].to_list() == [1.0] * 8
+    assert "words_per_second" in answers_frame("mine", heard, [1.0, 1.0]).columns
+    with pytest.raises(QualityError, match="2 answers but 1 lengths"):
+        label_frame(heard, [1.0])
+
+
+def test_a_window_of_several_words_has_times_for_all_of_them():
+    """A model that hears in windows gives one segment for many words; only words without any time count."""
+    whole = Answer("a", "one two three", 0.9, (Segment(0.0, 1.0, "one two three", 0.9),))
+    part = Answer("b", "one two three", 0.9, (Segment(0.0, 1.0, "one", 0.9),))
+    assert transcription_frame([whole, part], [1.0, 1.0])["segments_unmatched"].to_list() == [0, 2]

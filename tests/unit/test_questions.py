@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from grym.compare.accuracy import accuracy_rows, compare_labels
 from grym.compare.normalize import get_normalizer
 from grym.compare.score import outcome_scores, score, word_rows
 from grym.compare.verdict import compare_run
@@ -175,6 +176,28 @@ def land_comparison(home: Home, run: RunRef, number: int, second: str, slow: flo
     home.land(run, "runs", [{**facts, "state": "finished", "at": at + timedelta(hours=1)}], "finished")
 
 
+def land_labels(home: Home, run: RunRef) -> None:
+    """A comparison on labels that finished last of all; questions about words do not mean it."""
+    facts = {"flow": "compare", "run_key": "lab", "dataset": "sounds", "arm_a": "base", "arm_b": "loud",
+             "task": "classify", "run_group": "all-1", "at": NOON + timedelta(days=9)}  # fmt: skip
+    for state in ("started", "finished"):
+        home.land(run, "runs", [{**facts, "state": state}], state)
+    clips = [{"clip_id": f"x{i}", "key": f"x{i}", "slices": "{}"} for i in range(8)]
+    home.land(run, "clips", clips)
+    for arm in "ab":
+        home.land(run, "outcomes", [
+            {"arm": arm, "model": arm, "clip_id": f"x{i}", "status": "ok", "label": "rain" if i % 2 else "bell",
+             "hypothesis": "bell", "predicted": "bell", "correct": i % 2 == 0 or arm == "b", "any_correct": True,
+             "failure": "wrong-task" if i == 3 else "", "normalizer": "labels"}
+            for i in range(8)
+        ], arm)  # fmt: skip
+    tables = {name: home.store.read(name, run) for name in ("outcomes", "clips", "operations")}
+    asked: Row = {"names": {"a": "base", "b": "loud"}, "confidence": 0.95, "margin": 0.02, "seed": 7}
+    home.land(run, "comparisons", compare_labels(tables, run_id=run.id, **asked))
+    rows = accuracy_rows(tables, label="label", confidence=0.95)
+    home.land(run, "accuracies", [row | {"p_value": 0.5, "adjusted": 0.5} for row in rows])
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """Three runs of one pair, the last with another revision and slower; one of another pair; one unfinished."""
@@ -183,6 +206,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     for number, (run_id, second, slow) in enumerate(plan):
         land_comparison(made, RunRef(run_id, "2026-11-18"), number, second, slow)
     land_comparison(made, RunRef("half-1", "2026-11-22"), 4, "small", 1.0, finished=False)
+    land_labels(made, RunRef("named-1", "2026-11-18"))
     made.store.publish(VIEWS)
     return made
 
@@ -427,10 +451,11 @@ def test_levels_and_evidence_sum_the_scored_clips(home: Home) -> None:
 def test_verdicts_are_those_of_the_comparisons(home: Home) -> None:
     """One line for each finished run, newest first."""
     found = asked(home, "verdicts")
-    assert [row["run_id"] for row in found] == ["new-1", "big-1", "old-2", "old-1"]
+    assert [row["run_id"] for row in found] == ["named-1", "new-1", "big-1", "old-2", "old-1"]
     for row in found:
-        wer = next(c for c in home.of("comparisons", row["run_id"]) if c["metric"] == "wer")
-        assert (row["wer_a"], row["verdict"]) == (pytest.approx(wer["a"]), wer["verdict"])
+        metric = "accuracy" if row["task"] == "classify" else "wer"
+        main = next(c for c in home.of("comparisons", row["run_id"]) if c["metric"] == metric)
+        assert (row[f"{metric}_a"], row["verdict"]) == (pytest.approx(main["a"]), main["verdict"])
 
 
 def test_a_variable_asks_about_another_run(home: Home) -> None:
@@ -512,7 +537,7 @@ def test_the_examples_of_the_page_run(home: Home, tmp_path: Path, monkeypatch: p
                 found["rows"] = client.execute(text).fetchall()
             else:
                 exec(compile(text, "docs/analysts.md", "exec"), found)  # noqa: S102 - our own page
-    assert len(found["frame"]) == 5
+    assert len(found["frame"]) == 6
     assert found["worst"]["times"].sum() == found["words"]["times"].sum() > 0
     expected = Counter((o["arm"], o["status"]) for run in home.rows for o in home.of("outcomes", run))
     assert {(arm, status): clips for arm, status, clips in found["rows"]} == expected

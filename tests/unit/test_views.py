@@ -23,10 +23,26 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 VIEWS = ROOT / "reports" / "sql"
 NAMES = (
-    "aa_audits", "ab_blame", "ab_by_slice", "ab_clips", "ab_fragility", "ab_radar", "ab_runs", "ab_summary", "ab_trend",
-    "asked_run", "clip_slices", "latency_quantiles", "quarantine_by_reason", "recovery_success", "route_service",
+    "aa_audits",
+    "ab_blame",
+    "ab_by_slice",
+    "ab_clips",
+    "ab_fragility",
+    "ab_radar",
+    "ab_runs",
+    "ab_summary",
+    "ab_trend",
+    "answer_failures",
+    "asked_run",
+    "clip_slices",
+    "label_confusions",
+    "latency_quantiles",
+    "quarantine_by_reason",
+    "recovery_success",
+    "route_service",
     "word_confusions",
-)  # fmt: skip
+)
+LABELS = {"answer_failures", "label_confusions"}  # their examples need a run that named labels  # fmt: skip
 DONE, HALF, OTHER, LIVE = (RunRef(f"{name}-1", "2026-11-20") for name in ("done", "half", "other", "live"))
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 # key, speaker, slices, reference words and characters, errors (substitutions, deletions, insertions) of a and b
@@ -325,6 +341,8 @@ def test_every_view_describes_every_column_and_its_example_runs(warehouse: duckd
     for view in views.values():
         assert [name for name, _ in view.columns] == warehouse.sql(f"FROM {view.name}").columns
         assert view.grain.endswith(".")
+        if view.name in LABELS:
+            continue
         if view.name != "ab_by_slice":  # its example leaves out slices of fewer than ten clips
             assert rows(warehouse, view.example)
         else:
@@ -350,3 +368,55 @@ def test_a_page_is_renewed_below_its_mark_only(tmp_path: Path) -> None:
     assert "old" not in text.splitlines()
     with pytest.raises(ConfigError, match="lacks the line"):
         page("# Mine", [], [])
+
+
+def land_labels(store: Store) -> None:
+    """Four clips, one of them a mixture; b refuses one, and takes one thing for another."""
+    run = RunRef("named-1", "2026-11-21")
+    told = {"flow": "compare", "dataset": "sounds", "arm_a": "base", "arm_b": "small", "task": "classify"}
+    for state in ("started", "finished"):
+        store.land("runs", [{**told, "state": state, "at": NOON, "run_group": "all-1"}], run=run, part=state)
+    clips = (("one", "rain"), ("two", "bell"), ("three", "bell"), ("four", "bell + rain"))
+    slices = json.dumps({"label": "x", "snr": "10"})
+    store.land("clips", [{"clip_id": k, "key": k, "slices": slices} for k, _ in clips], run=run, part="all")
+    said = {"a": ("rain", "bell", "bell", "rain + bell"), "b": ("rain", "rain", "no bell", "bell + wind")}
+    for arm, predictions in said.items():
+        found = [
+            {"arm": arm, "model": arm, "clip_id": key, "status": "ok", "label": label, "predicted": predicted,
+             "hypothesis": predicted, "failure": "refusal" if predicted.startswith("no ") else "",
+             "correct": set(predicted.split(" + ")) == set(label.split(" + ")),
+             "any_correct": bool(set(predicted.split(" + ")) & set(label.split(" + ")))}
+            for (key, label), predicted in zip(clips, predictions, strict=True)
+        ]  # fmt: skip
+        store.land("outcomes", found, run=run, part=arm)
+    row = {"metric": "accuracy", "a": 1.0, "b": 1 / 3, "difference": -2 / 3, "clips": 3, "verdict": "a better"}
+    mixed = {"metric": "accuracy_mixtures", "a": 1.0, "b": 0.0, "clips": 1}
+    store.land("comparisons", [{**row, "sentence": "a."}, mixed], run=run, part="all")
+
+
+def test_labels_have_views_of_their_own_and_stand_in_the_others(tmp_path: Path) -> None:
+    """Accuracy, verdict and group in the summary; clips, slices, confusions and failure classes from the outcomes."""
+    store = Store(tmp_path)
+    land_labels(store)
+    store.publish(VIEWS)
+    with store.connect() as warehouse:
+        (summary,) = rows(warehouse, "FROM ab_summary")
+        assert (summary["task"], summary["run_group"], summary["verdict"]) == ("classify", "all-1", "a better")
+        assert (summary["accuracy_b"], summary["mixtures_right_a"]) == pytest.approx((1 / 3, 1.0))
+        assert (summary["scored_clips"], summary["failure_classes_a"], summary["failure_classes_b"]) == (4, 0, 1)
+        assert summary["wer_a"] is None
+        found = {row["key"]: row for row in rows(warehouse, "FROM ab_clips")}
+        assert (found["four"]["correct_a"], found["four"]["correct_b"], found["four"]["any_correct_b"]) == (
+            True, False, True,
+        )  # fmt: skip
+        (slice_,) = rows(warehouse, "FROM ab_by_slice WHERE slice = 'snr'")
+        assert (slice_["scored_clips"], slice_["correct_a"], slice_["correct_b"]) == (4, 4, 1)
+        (failure,) = rows(warehouse, "FROM answer_failures")
+        assert (failure["arm"], failure["failure"], failure["answers"], failure["wrong"]) == ("b", "refusal", 1, 1)
+        assert failure["share"] == 0.25
+        wrong = {(row["label"], row["predicted"]): row["share"] for row in rows(warehouse, "FROM label_confusions")}
+        assert wrong == {("bell", "rain"): 0.5, ("bell", "no bell"): 0.5, ("bell + rain", "bell + wind"): 1.0}
+        assert rows(warehouse, "FROM asked_run") == [{"run_id": "named-1"}]
+        for view in read_views(VIEWS):
+            if view.name in LABELS:
+                assert rows(warehouse, view.example), view.name

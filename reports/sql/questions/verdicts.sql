@@ -10,6 +10,10 @@
 --   wer_a, wer_b                         WER as a fraction
 --   wer_difference                       wer_b - wer_a, a fraction
 --   wer_ci_low, wer_ci_high              confidence interval of wer_difference, fractions
+--   task                                 what the models were asked: "transcribe" or "classify"
+--   accuracy_a, accuracy_b               label accuracy as a fraction; empty where words count
+--   accuracy_difference                  accuracy_b - accuracy_a, a fraction
+--   accuracy_ci_low, accuracy_ci_high    confidence interval of accuracy_difference, fractions
 --   verdict                              "a better", "b better", "equivalent" or "cannot tell"
 SELECT
     finished_at,
@@ -24,6 +28,12 @@ SELECT
     wer_difference,
     wer_ci_low,
     wer_ci_high,
+    task,
+    accuracy_a,
+    accuracy_b,
+    accuracy_difference,
+    accuracy_ci_low,
+    accuracy_ci_high,
     verdict
 FROM ab_summary
 WHERE finished

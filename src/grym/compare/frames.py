@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from grym.compare.labels import JOINT
 from grym.errors import QualityError
 from grym.schema import TABLES
 
@@ -95,6 +96,30 @@ def answered_by_both(outcomes: pl.DataFrame) -> pl.DataFrame:
         msg = f"The answers of this run were scored with {len(labels)} normalisers: {', '.join(labels)}."
         raise QualityError(msg, code="mixed-normalizers", hint="Score both arms again with one normaliser.")
     return answered(frame, "a").join(answered(frame, "b"), on="clip_id", suffix="_b").sort("clip_id")
+
+
+def answered_badly(outcomes: pl.DataFrame) -> list[str]:
+    """Ids of clips to which an arm gave a text with a failure class, sorted."""
+    frame = conform(outcomes, "outcomes").filter((pl.col("status") == "ok") & (pl.col("failure").fill_null("") != ""))
+    return sorted(set(frame["clip_id"].to_list()))
+
+
+def labelled_by_both(outcomes: pl.DataFrame) -> pl.DataFrame:
+    """Clips whose labels both arms gave, sorted by clip.
+
+    Columns: ``clip_id``, ``label``, ``several`` (whether it has several labels), and of each arm ``right`` and
+    ``any_right``, those of the second arm with ``_b``.
+    """
+    frame = conform(outcomes, "outcomes").filter((pl.col("status") == "ok") & pl.col("correct").is_not_null())
+    both = [
+        frame.filter(pl.col("arm") == arm).select(
+            "clip_id", "label", right=pl.col("correct"), any_right=pl.col("any_correct").fill_null(value=False)
+        )
+        for arm in ("a", "b")
+    ]
+    several = pl.col("label").fill_null("").str.contains(JOINT, literal=True)
+    joined = both[0].join(both[1].drop("label"), on="clip_id", suffix="_b")
+    return joined.with_columns(several=several).sort("clip_id")
 
 
 def expected_clips(clips: pl.DataFrame, outcomes: pl.DataFrame) -> int:

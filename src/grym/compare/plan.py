@@ -134,17 +134,26 @@ def fingerprint(clips: Sequence[Usable]) -> str:
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
 
 
-def run_key(clips: Sequence[Usable], arms: Mapping[str, str], settings: Settings, gates: str = "") -> str:
+def run_key(
+    clips: Sequence[Usable],
+    arms: Mapping[str, str],
+    settings: Settings,
+    gates: str = "",
+    task: Mapping[str, object] | None = None,
+) -> str:
     """Identity of the question: whatever can change an answer or a verdict is in it.
 
     Args:
         clips: usable clips, in any order.
-        arms: letter -> revision and rung of the model.
-        settings: grym.toml; ``[compare]``, ``[audio]`` and ``[worker]`` count.
+        arms: letter -> revision and rung of the model, and its probe.
+        settings: grym.toml; ``[compare]``, ``[audio]`` and ``[worker]`` count, but not which other datasets are
+            compared by the same command.
         gates: digest of the expectation suites.
+        task: what is asked, beyond that.
     """
     options = {name: getattr(settings, name).model_dump(mode="json") for name in ("compare", "audio", "worker")}
-    facts = {"clips": fingerprint(clips), "arms": dict(arms), "options": options, "gates": gates}
+    options["compare"].pop("datasets")
+    facts = {"clips": fingerprint(clips), "arms": dict(arms), "options": options, "gates": gates, "task": task or {}}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -182,6 +191,11 @@ def make_plan(
     sample = tuple(ids[i] for i in sorted(rng.choice(len(ids), count, replace=False))) if count else ()
     batches = tuple(batch for step in steps for batch in step)
     return Plan(key, run, ordinal, resumed, tuple(clips), batches, sample, steps if settings.stop_early else ())
+
+
+def group_id(runs: Sequence[str]) -> str:
+    """Id of a comparison on several datasets: the same runs have the same one, so that a repeat finds it again."""
+    return f"all-{hashlib.sha256(' '.join(sorted(runs)).encode()).hexdigest()[:12]}"
 
 
 def _batches(clips: Sequence[Usable], settings: CompareSettings) -> tuple[Batch, ...]:

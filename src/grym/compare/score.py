@@ -158,6 +158,11 @@ def outcome_scores(result: Counts, normalizer: Normalizer) -> dict[str, str | in
 
 def word_rows(run_id: str, arm: str, clip_id: str, result: Score) -> list[dict[str, Any]]:
     """Rows of table ``words``: one for each position of the alignment."""
+    return aligned_rows(run_id, arm, clip_id, result.alignment)
+
+
+def aligned_rows(run_id: str, arm: str, clip_id: str, alignment: Iterable[Aligned]) -> list[dict[str, Any]]:
+    """Rows of table ``words`` of an alignment."""
     return [
         {
             "run_id": run_id,
@@ -168,5 +173,5 @@ def word_rows(run_id: str, arm: str, clip_id: str, result: Score) -> list[dict[s
             "reference": aligned.reference,
             "hypothesis": aligned.hypothesis,
         }
-        for position, aligned in enumerate(result.alignment)
+        for position, aligned in enumerate(alignment)
     ]

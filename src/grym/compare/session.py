@@ -19,16 +19,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from grym.compare.normalize import Normalizer, get_normalizer
 from grym.compare.plan import Plan, Refused, Usable, clip_row, refused_row
-from grym.compare.run_evidence import evidence_rows, look_at, look_row, noise_rows
-from grym.compare.score import score
-from grym.compare.verdict import compare_run, outcome_scores, word_rows
+from grym.compare.run_evidence import look_at, look_row
+from grym.compare.score import aligned_rows
+from grym.compare.task import Task, Transcribe
 from grym.compare.wording import MAX_UNANSWERED
 from grym.errors import AudioError, GrymError, QualityError, WorkerError
 from grym.memory.features import FeatureStore, space_name
-from grym.models.interface import Answer, AudioClip, Card, Options
-from grym.quality import Held, Judgement, features_frame, response_frame, transcription_frame
+from grym.models.interface import Answer, AudioClip, Card
+from grym.quality import Held, Judgement, features_frame, response_frame
 from grym.resilience.failover import own_answers
 from grym.resilience.opening import memory_manager
 from grym.resilience.recovery import tried_again
@@ -42,6 +41,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from grym.batching import Batch
+    from grym.compare.probe_arm import Asked
+    from grym.compare.probe_files import Probe
     from grym.config import Settings
     from grym.resilience.memory import MemoryManager
     from grym.store import Store
@@ -57,11 +58,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One side of the comparison: its letter, worker and card."""
+    """One side of the comparison: its letter, what answers, its card, and the probe it answers through, if any."""
 
     letter: str
-    worker: Worker
+    worker: Asked
     card: Card
+    probe: Probe | None = None
+
+    @property
+    def facts(self) -> str:
+        """What of it can change an answer, for the key of the run."""
+        probe = f" probe {self.probe.id}" if self.probe is not None else ""
+        return f"{self.card.revision} {self.card.rung}{probe}"
 
     @property
     def device_tag(self) -> str:
@@ -92,6 +100,8 @@ class Session:
         dataset: name of the dataset.
         decode: who decodes.
         manager: how much of a batch a model is asked at once.
+        task: what the models are asked; to transcribe, if nothing is given.
+        group: id shared by the runs of one comparison on several datasets; empty if it is alone.
     """
 
     settings: Settings
@@ -103,11 +113,15 @@ class Session:
     dataset: str
     decode: DecodeAll = decode_here
     manager: MemoryManager = field(init=False)
+    task: Task = None  # type: ignore[assignment] # settled in __post_init__
+    group: str = ""
     _by_id: dict[str, Usable] = field(init=False)
 
     def __post_init__(self) -> None:
         self.manager = memory_manager(self.settings, States(self.store.home))
         self._by_id = {clip.clip_id: clip for clip in self.plan.clips}
+        if self.task is None:
+            self.task = Transcribe(self.settings.compare)
 
     def clip(self, clip_id: str) -> Usable:
         """The planned clip of that content id."""
@@ -123,6 +137,9 @@ class Session:
         self.store.land("clips", [clip_row(c, self.dataset) for c in self.plan.clips], run=run, part="all")
         self.store.land("quarantine", [refused_row(r) for r in refused], run=run, part="input")
         self.store.land("models", [self._model_row(arm) for arm in self.arms.values()], run=run, part="all")
+        probes = [arm.probe.row(arm.letter) for arm in self.arms.values() if arm.probe is not None]
+        if probes:
+            self.store.land("probes", probes, run=run, part="all")
 
     def close(self, facts: Mapping[str, str]) -> None:
         """Land that the run reached its end."""
@@ -159,31 +176,32 @@ class Session:
 
     def needs_repeats(self) -> bool:
         """Whether a noise floor was asked for and is not landed yet."""
-        return self.settings.compare.repeats > 1 and "repeats" not in self.store.landed("repeats", self.plan.run)
+        asked = self.settings.compare.repeats > 1 and self.task.words
+        return asked and "repeats" not in self.store.landed("repeats", self.plan.run)
 
     def repeat(self) -> None:
         """Ask each arm again and again for the latency sample, and land what was answered."""
-        normalizer = get_normalizer(self.settings.compare.normalizer)
         rows = [
-            self._repeated(letter, number, clip_id, normalizer)
+            self._repeated(letter, number, clip_id)
             for letter in ARMS
             for number in range(1, self.settings.compare.repeats + 1)
             for clip_id in self.plan.latency_sample
         ]
         self.store.land("repeats", rows, run=self.plan.run, part="repeats")
 
-    def _repeated(self, letter: str, number: int, clip_id: str, normalizer: Normalizer) -> dict[str, object]:
+    def _repeated(self, letter: str, number: int, clip_id: str) -> dict[str, object]:
         row: dict[str, object] = {"arm": letter, "clip_id": clip_id, "repeat": number, "status": "failed"}
         try:
-            (answer,), _ = self.arms[letter].worker.process([self._decode(clip_id)], Options(segments=False))
+            (answer,), _ = self.arms[letter].worker.process([self._decode(clip_id)], self.task.options(segments=False))
         except GrymError as error:
             _no_fault_of_the_model(error)
             self._attempt(letter, f"{clip_id[:16]}-noise-{number}", 1, error, "give up")
             return row
         if answer.error is not None:
             return row
-        result = score(self.clip(clip_id).entry.text, answer.text or "", normalizer)
-        counts = {"reference_words": result.reference_words, "errors": result.errors}
+        scored, _ = self.task.score(self.clip(clip_id).entry, answer)
+        errors = sum(scored[name] for name in ("substitutions", "deletions", "insertions"))
+        counts = {"reference_words": scored["reference_words"], "errors": errors}
         return row | counts | {"status": "ok", "hypothesis": answer.text}
 
     def needs_latency(self) -> bool:
@@ -259,7 +277,7 @@ class Session:
         """One clip, one call: a row of ``operations``, failed or not."""
         usage = None
         try:
-            _, usage = self.arms[letter].worker.process([self._decode(clip_id)], Options())
+            _, usage = self.arms[letter].worker.process([self._decode(clip_id)], self.task.options())
         except GrymError as error:
             _no_fault_of_the_model(error)
             self._attempt(letter, call, 1, error, "give up")
@@ -270,33 +288,14 @@ class Session:
 
         What stands behind the verdict lands before it.
         """
-        run, compare = self.plan.run, self.settings.compare
+        run = self.plan.run
         tables = {name: self.store.read(name, run) for name in ("outcomes", "clips", "words", "operations", "repeats")}
         names = {letter: arm.card.name for letter, arm in self.arms.items()}
-        behind = evidence_rows(
-            tables,
-            normalizer=compare.normalizer,
-            confidence=compare.confidence,
-            margin=compare.margin_wer,
-            seed=None if self.plan.steps else compare.seed,
-        )
-        behind["noise"] = noise_rows(tables["repeats"], tables["clips"], names, compare.confidence)
-        for table, found in behind.items():
+        for table, found in self.task.evidence(tables, names, one_look=not self.plan.steps).items():
             self.store.land(table, found, run=run, part="all")
-        rows = compare_run(
-            tables["outcomes"],
-            tables["clips"],
-            tables["operations"],
-            name_a=names["a"],
-            name_b=names["b"],
-            run_id=run.id,
-            confidence=compare.confidence,
-            margin_wer=compare.margin_wer,
-            seed=compare.seed,
-            planned=len(self.plan.clips) if self.plan.steps else None,
-        )
+        rows = self.task.compare(tables, names, run.id, len(self.plan.clips) if self.plan.steps else None)
         self.store.land("comparisons", rows, run=run, part="all")
-        return next(row for row in rows if row["metric"] == "wer")
+        return next(row for row in rows if row["metric"] == self.task.metric)
 
     def _decode(self, clip_id: str) -> AudioClip:
         (found,) = self._decode_all([clip_id])
@@ -331,7 +330,7 @@ class Session:
     def _answer(self, letter: str, batch: Batch, attempt: int, *, last: bool) -> _Answered:
         clips, failed = self._load(letter, batch)
         worker = self.arms[letter].worker
-        options = Options(features=True)
+        options = self.task.options(features=True)
         if not clips:
             return _Answered([], failed, None)
         try:
@@ -360,7 +359,7 @@ class Session:
                 in_a_row = 0
             try:
                 arm = self.arms[letter]
-                answer, _ = self.manager.process(arm.worker, [clip], Options(features=True), card=arm.card)
+                answer, _ = self.manager.process(arm.worker, [clip], self.task.options(features=True), card=arm.card)
                 answers += own_answers(answer, self.arms[letter].card)
                 in_a_row = 0
             except GrymError as error:
@@ -373,7 +372,9 @@ class Session:
     def _still_answers(self, letter: str) -> bool:
         """Whether the model answers the warm-up clip: it is the clips that are bad then, not the model."""
         try:
-            answers, _ = self.arms[letter].worker.process([self._decode(self.plan.clips[0].clip_id)], Options())
+            answers, _ = self.arms[letter].worker.process(
+                [self._decode(self.plan.clips[0].clip_id)], self.task.options()
+            )
         except GrymError:
             return False
         return answers[0].error is None
@@ -394,7 +395,7 @@ class Session:
             return {}
         subject = f"{letter}-{batch.id}"
         seconds = [self.clip(answer.clip_id).seconds for answer in good]
-        judgements = [self.judge("transcription", transcription_frame(good, seconds), subject)]
+        judgements = [self.judge(self.task.suite, self.task.frame(good, seconds), subject)]
         judged = [[answer.clip_id for answer in good]]
         vectors = [(answer.clip_id, answer.features) for answer in good if answer.features is not None]
         if vectors:
@@ -442,7 +443,6 @@ class Session:
         self, letter: str, batch: Batch, answers: Sequence[Answer], held: Mapping[str, Held]
     ) -> tuple[list[dict[str, object]], list[dict[str, object]], list[dict[str, object]]]:
         """Rows of ``outcomes``, ``words`` and ``quarantine`` for a batch."""
-        normalizer = get_normalizer(self.settings.compare.normalizer)
         outcomes: list[dict[str, object]] = []
         words: list[dict[str, object]] = []
         refused: list[dict[str, object]] = []
@@ -464,7 +464,7 @@ class Session:
                 "error_category": "",
                 "error_code": "",
                 "error_message": "",
-                "normalizer": normalizer.label,
+                "normalizer": self.task.rule,
             }
             problem = answer.error
             if problem is None and answer.clip_id in held:
@@ -480,9 +480,9 @@ class Session:
                 stage = f"model:{letter}" if answer.error is not None else f"gate:{letter}"
                 refused.append(refused_row(Refused(clip.entry.key, stage, problem)))
             else:
-                result = score(clip.entry.text, answer.text or "", normalizer)
-                row |= outcome_scores(result, normalizer)
-                words += word_rows(self.plan.run.id, letter, answer.clip_id, result)
+                scored, alignment = self.task.score(clip.entry, answer)
+                row |= scored
+                words += aligned_rows(self.plan.run.id, letter, answer.clip_id, alignment)
             outcomes.append(row)
         return outcomes, words, refused
 
@@ -540,6 +540,8 @@ class Session:
             "arm_a": self.arms["a"].card.name,
             "arm_b": self.arms["b"].card.name,
             "options": self.settings.compare.model_dump_json(),
+            "task": self.task.name,
+            "run_group": self.group,
             **facts,
         }
 

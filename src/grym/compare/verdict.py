@@ -1,15 +1,17 @@
 """Which arm is better, or are they equivalent: from the tables of a run to rows of ``comparisons``.
 
 Knows nothing about how clips were answered or where rows are stored. Rates are
-fractions, latencies ms; the verdict of the run is the one on ``wer``.
+fractions, latencies ms; the verdict of a run that transcribed is the one on ``wer``,
+that of one that named labels (:mod:`grym.compare.accuracy`) the one on ``accuracy``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
+import polars as pl
 
 from grym.compare import frames, wording
 from grym.compare.decide import verdict_of
@@ -18,9 +20,6 @@ from grym.compare.score import outcome_scores, word_rows
 from grym.compare.significance import Difference, quantile_difference, rate_difference
 from grym.compare.summary import ArmSummary, arm_summary
 from grym.compare.wording import Facts, Verdict, sentence
-
-if TYPE_CHECKING:
-    import polars as pl
 
 __all__ = [
     "ArmSummary",
@@ -34,11 +33,31 @@ __all__ = [
     "word_rows",
 ]
 
-Metric = Literal["wer", "cer", "latency_p50", "latency_p95", "rtfx", "peak_rss_mb", "failures"]
+Metric = Literal[
+    "wer",
+    "wer_clean",
+    "cer",
+    "accuracy",
+    "accuracy_clean",
+    "accuracy_mixtures",
+    "any_of_mixtures",
+    "latency_p50",
+    "latency_p95",
+    "rtfx",
+    "peak_rss_mb",
+    "failures",
+]
+MAIN: Final[tuple[Metric, ...]] = ("wer", "accuracy")
+"""The metrics that carry the verdict of a run: each run has one of them."""
 
 _UNITS: Final[dict[Metric, str]] = {
     "wer": "fraction",
+    "wer_clean": "fraction",
     "cer": "fraction",
+    "accuracy": "fraction",
+    "accuracy_clean": "fraction",
+    "accuracy_mixtures": "fraction",
+    "any_of_mixtures": "fraction",
     "latency_p50": "ms",
     "latency_p95": "ms",
     "rtfx": "audio seconds per second",
@@ -61,6 +80,8 @@ def compare_run(  # noqa: PLR0913 - three tables and what the run was asked, all
     planned: int | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of table ``comparisons`` of one run: wer, cer, latency_p50, latency_p95, rtfx, peak_rss_mb, failures.
+
+    Where an arm gave texts with a failure class (a refusal, a loop), ``wer_clean`` leaves those clips out of both arms.
 
     Error rates are over the clips both arms answered, latencies over the clips both arms answered
     in the latency pass (the median over repeats of a clip first). A metric that no arm measured has
@@ -89,17 +110,22 @@ def compare_run(  # noqa: PLR0913 - three tables and what the run was asked, all
     expected = frames.expected_clips(clips, outcomes)
     missing = [expected - frames.answered(outcomes, arm).height for arm in ("a", "b")]
     facts = Facts(name_a, name_b, expected, missing[0], missing[1], pairs.height, clusters.kind)
-    run = _Run(run_id, confidence, facts, clusters, planned)
+    run = Run(run_id, confidence, facts, clusters, planned)
+    clean = pairs.filter(~pl.col("clip_id").is_in(frames.answered_badly(outcomes)))
+    words = ("errors", "errors_b", "reference_words")
     return [
-        _rate_row(run, "wer", pairs, ("errors", "errors_b", "reference_words"), margin_wer),
+        _rate_row(run, "wer", pairs, words, margin_wer),
+        *([_rate_row(run, "wer_clean", clean, words, margin_wer)] if clean.height < pairs.height else []),
         _rate_row(run, "cer", pairs, ("character_errors", "character_errors_b", "reference_characters"), None),
-        *_latency_rows(run, operations, seed),
-        *_observed_rows(run, outcomes, operations),
+        *latency_rows(run, operations, seed),
+        *observed_rows(run, outcomes, operations),
     ]
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class Run:
+    """What the rows of one run share."""
+
     run_id: str
     confidence: float
     facts: Facts
@@ -107,11 +133,12 @@ class _Run:
     planned: int | None = None
 
     def method(self, test: str) -> str:
+        """Name of a test with what it takes as independent."""
         return f"{'speaker-clustered' if self.clusters.kind == 'speaker' else 'clip-level'} {test}"
 
 
 def _rate_row(
-    run: _Run, metric: Metric, pairs: pl.DataFrame, columns: tuple[str, str, str], margin: float | None
+    run: Run, metric: Metric, pairs: pl.DataFrame, columns: tuple[str, str, str], margin: float | None
 ) -> dict[str, Any]:
     first, second, units = (pairs[name] for name in columns)
     labels = run.clusters.labels(pairs)
@@ -127,10 +154,11 @@ def _rate_row(
     text = sentence(metric, verdict, d, margin, facts)
     if run.planned is not None and pairs.height:
         text = f"{text[:-1]}; judged by a confidence sequence after {pairs.height} of {run.planned} clips."
-    return _row(run, metric, d, verdict, text, pairs.height, margin)
+    return metric_row(run, metric, d, verdict, text, pairs.height, margin)
 
 
-def _latency_rows(run: _Run, operations: pl.DataFrame, seed: int) -> list[dict[str, Any]]:
+def latency_rows(run: Run, operations: pl.DataFrame, seed: int) -> list[dict[str, Any]]:
+    """Rows of the quantiles of latency, over the clips both arms answered in the latency pass."""
     first, second = frames.latencies(operations, "a"), frames.latencies(operations, "b")
     pairs = first.join(second, on="clip_id", suffix="_b").sort("clip_id")
     if pairs.is_empty():
@@ -144,11 +172,14 @@ def _latency_rows(run: _Run, operations: pl.DataFrame, seed: int) -> list[dict[s
         method = run.method("bootstrap")
         d = quantile_difference(pairs["ms"], pairs["ms_b"], q, labels, run.confidence, rng, method=method)
         verdict = verdict_of(d, None)
-        rows.append(_row(run, metric, d, verdict, sentence(metric, verdict, d, None, run.facts), pairs.height, None))
+        rows.append(
+            metric_row(run, metric, d, verdict, sentence(metric, verdict, d, None, run.facts), pairs.height, None)
+        )
     return rows
 
 
-def _observed_rows(run: _Run, outcomes: pl.DataFrame, operations: pl.DataFrame) -> list[dict[str, Any]]:
+def observed_rows(run: Run, outcomes: pl.DataFrame, operations: pl.DataFrame) -> list[dict[str, Any]]:
+    """Rows of what was seen once: throughput, memory, clips without an answer."""
     values: dict[Metric, list[float | None]] = {
         "rtfx": [frames.rtfx(operations, arm) for arm in ("a", "b")],
         "peak_rss_mb": [frames.peak_rss_mb(operations, arm) for arm in ("a", "b")],
@@ -161,14 +192,15 @@ def _observed_rows(run: _Run, outcomes: pl.DataFrame, operations: pl.DataFrame) 
         difference = b - a if a is not None and b is not None else None
         d = Difference(a, b, difference, None, None, run.confidence, None, "observed", 0)
         text = wording.observed(metric, a, b, run.facts)
-        row = _row(run, metric, d, "cannot tell", text, run.facts.pairs, None)
+        row = metric_row(run, metric, d, "cannot tell", text, run.facts.pairs, None)
         rows.append({**row, "confidence": None, "clusters": None})
     return rows
 
 
-def _row(
-    run: _Run, metric: Metric, d: Difference, verdict: Verdict, text: str, clips: int, margin: float | None
+def metric_row(
+    run: Run, metric: Metric, d: Difference, verdict: Verdict, text: str, clips: int, margin: float | None
 ) -> dict[str, Any]:
+    """A row of table ``comparisons``."""
     return {
         "run_id": run.run_id,
         "arm_a": run.facts.name_a,

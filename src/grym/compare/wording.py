@@ -72,6 +72,7 @@ class _Style:
 
 _STYLES: Final = {
     "wer": _Style("WER", "better", 100, "points", " %", "words"),
+    "wer_clean": _Style("WER without the clips with a failure class", "better", 100, "points", " %", "words"),
     "cer": _Style("CER", "better", 100, "points", " %", "characters"),
     "latency_p50": _Style("median latency", "faster", 1, "ms", " ms"),
     "latency_p95": _Style("95th percentile of latency", "faster", 1, "ms", " ms"),
@@ -79,10 +80,10 @@ _STYLES: Final = {
 
 
 def sentence(metric: str, verdict: Verdict, d: Difference, margin: float | None, facts: Facts) -> str:
-    """The verdict on ``wer``, ``cer``, ``latency_p50`` or ``latency_p95`` in one sentence.
+    """The verdict on ``wer``, ``wer_clean``, ``cer``, ``latency_p50`` or ``latency_p95`` in one sentence.
 
     Args:
-        metric: one of the four.
+        metric: one of these.
         verdict: what was decided.
         d: the difference behind it.
         margin: equivalence margin in the unit of the metric; ``None`` if nobody set one.

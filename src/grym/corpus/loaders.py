@@ -56,7 +56,7 @@ def load_dataset(name_or_path: str, settings: Settings) -> Dataset:
         ConfigError: neither name nor path, wrong options, or the files of a registered dataset are not there.
         ManifestError: the manifest cannot be used as a whole, or no entry of the dataset can.
     """
-    spec = settings.datasets.get(name_or_path) or _unregistered(name_or_path, settings)
+    spec = find_spec(name_or_path, settings)
     wrong = sorted(set(spec.options) - _OPTIONS[spec.loader])
     if wrong:
         msg = f"Dataset {spec.name!r} has the option {wrong[0]!r}, which loader {spec.loader!r} does not know."
@@ -67,6 +67,15 @@ def load_dataset(name_or_path: str, settings: Settings) -> Dataset:
         msg = f"Dataset {dataset.name!r} has no usable entry{first or '.'}"
         raise ManifestError(msg, code="no-entries", hint=_advice(spec))
     return dataset
+
+
+def find_spec(name_or_path: str, settings: Settings) -> DatasetSpec:
+    """What grym.toml says about a dataset, or what a path that was typed amounts to.
+
+    Raises:
+        ConfigError: neither name nor path.
+    """
+    return settings.datasets.get(name_or_path) or _unregistered(name_or_path, settings)
 
 
 def _advice(spec: DatasetSpec) -> str:

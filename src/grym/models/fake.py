@@ -54,6 +54,7 @@ Deed = Literal[
 WRONG_WORDS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FLOOR: Final = 1e-3
 MB: Final = 1e6
+TASKS: Final = "transcribe,features,analyze"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ class FakeOptions:
         seed: seed of these errors; the same clip always gets the same ones.
         latency_seconds: time that each call sleeps.
         feature_dim: length of a feature vector.
+        tasks: what its card says it can do, separated by commas. Asked to ``classify``, it says the scripted text
+            with the scripted confidence, and shares what is left among the other labels.
         state: file that counts what rules with ``first`` did, so that they survive a restart.
         memory_mb_per_second: memory that a call takes for each second of its audio, in MB (10^6 bytes).
     """
@@ -75,6 +78,7 @@ class FakeOptions:
     seed: int = 0
     latency_seconds: float = 0.0
     feature_dim: int = 8
+    tasks: str = TASKS
     state: str = ""
     memory_mb_per_second: float = 0.0
 
@@ -130,11 +134,13 @@ class FakeModel:
         """What it pretends to be."""
         options = self._options
         facts = {"script": options.script, "error_rate": options.error_rate, "seed": options.seed}
+        if options.tasks != TASKS:
+            facts["tasks"] = options.tasks
         return Card(
             name=self._spec.name,
             revision=revision_hash([], {**facts, "feature_dim": options.feature_dim}),
             adapter="fake",
-            tasks=("transcribe", "features", "analyze"),
+            tasks=tuple(options.tasks.split(",")),
             languages=("en",),
             licence=self._spec.licence,
             feature_dim=options.feature_dim,
@@ -217,6 +223,7 @@ class FakeModel:
             model=self._spec.name,
             revision=self.card.revision,
             features=_bands(clip.samples, self._options.feature_dim) if options.features else None,
+            scores=_scores(" ".join(words), rule.confidence, options) if options.task == "classify" else {},
         )
 
     def _spoil(self, words: Sequence[str], clip_id: str) -> list[str]:
@@ -282,6 +289,14 @@ def _do(deed: Deed, rule: Rule) -> None:
     if deed == "print":
         print("a library says hello")  # noqa: T201 - that is the point
         os.write(1, b"so does its C code\n")
+
+
+def _scores(said: str, confidence: float, options: Options) -> dict[str, float]:
+    """The scripted confidence for the label that was said; none if it is no label."""
+    if said not in options.labels:
+        return {}
+    others = max(1, len(options.labels) - 1)
+    return {label: confidence if label == said else (1 - confidence) / others for label in options.labels}
 
 
 def _segments(words: Sequence[str], seconds: float, confidence: float) -> tuple[Segment, ...]:

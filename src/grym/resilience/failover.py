@@ -32,7 +32,7 @@ from grym.errors import (
     WorkerError,
 )
 from grym.models.interface import Answer, AudioClip, Card, Options
-from grym.quality import Judgement, transcription_frame
+from grym.quality import Judgement, answers_frame
 from grym.resilience.breaker import blames_model
 from grym.resilience.recovery import Attempt, Recovery
 
@@ -318,7 +318,8 @@ class Route:
         return doubts
 
     def _held(self, answers: Sequence[Answer], request: _Request) -> dict[str, GrymError]:
-        frame = transcription_frame(answers, [request.clips[answer.clip_id].seconds for answer in answers])
+        seconds = [request.clips[answer.clip_id].seconds for answer in answers]
+        frame = answers_frame(self.settings.suite, answers, seconds)
         try:
             assert self._judge is not None  # noqa: S101 - the caller has just looked
             judgement = self._judge(self.settings.suite, frame, request.id)

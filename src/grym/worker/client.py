@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from grym.errors import DeadlineError, GrymError, ModelError, ResourceError, WorkerError
@@ -27,7 +28,6 @@ from grym.worker.watchdog import MB, Guard, oom_kills, resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
     from types import TracebackType
 
     from grym.config import ModelSpec, WorkerLimits
@@ -237,6 +237,12 @@ class Worker:
                 _say_goodbye(self._child)
                 self._discard()
             return self.start()
+
+    def forget_peak(self) -> None:
+        """Let ``peak_rss_mb`` count from now on, where the system can do that (Linux); elsewhere nothing happens."""
+        if (pid := self.pid) is not None:
+            with contextlib.suppress(OSError):
+                Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
 
     def close(self) -> None:
         """Shut the child down: politely, then by SIGTERM, then by SIGKILL, always with its whole group.
