@@ -42,8 +42,15 @@ class Asked(Protocol):
 
     load_seconds: float
 
-    def process(self, clips: Sequence[AudioClip], options: Options) -> tuple[list[Answer], Usage]:
-        """Answers in the order of the clips, and what they took."""
+    @property
+    def card(self) -> Card:
+        """What the model is."""
+        ...
+
+    def process(
+        self, clips: Sequence[AudioClip], options: Options, *, deadline: float | None = None
+    ) -> tuple[list[Answer], Usage]:
+        """Answers in the order of the clips within ``deadline`` seconds, and what they took."""
         ...
 
     def close(self) -> None:
@@ -54,8 +61,10 @@ class Asked(Protocol):
 class Featuring(Asked, Protocol):
     """Something that also gives feature vectors."""
 
-    def features(self, clips: Sequence[AudioClip]) -> tuple[npt.NDArray[np.float32], Usage]:
-        """Feature vectors, float32 ``shape = (clips, dim)``, and what they took."""
+    def features(
+        self, clips: Sequence[AudioClip], *, deadline: float | None = None
+    ) -> tuple[npt.NDArray[np.float32], Usage]:
+        """Feature vectors within ``deadline`` seconds, float32 ``shape = (clips, dim)``, and what they took."""
         ...
 
 
@@ -71,13 +80,15 @@ class Probed:
     card: Card
     load_seconds: float = 0.0
 
-    def process(self, clips: Sequence[AudioClip], options: Options) -> tuple[list[Answer], Usage]:
+    def process(
+        self, clips: Sequence[AudioClip], options: Options, *, deadline: float | None = None
+    ) -> tuple[list[Answer], Usage]:
         """The most probable label of each clip, with the probability of every label.
 
         Raises:
             GrymError: the worker failed.
         """
-        found, usage = self.worker.features(clips)
+        found, usage = self.worker.features(clips, deadline=deadline)
         started = time.perf_counter()
         vectors = np.asarray(found)
         shares = self.probe.linear.probabilities(vectors)
