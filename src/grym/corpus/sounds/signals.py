@@ -75,7 +75,8 @@ def gains(size: int, knots: Sequence[tuple[float, float]]) -> Samples:
     """
     frequency, level = zip(*knots, strict=True)
     curve = np.interp(_AXIS, np.log2(frequency), level)
-    return (10 ** (curve / 20)).astype(np.float32)[_steps(size)]
+    gain: Samples = (10 ** (curve / 20)).astype(np.float32)[_steps(size)]
+    return gain
 
 
 @functools.lru_cache(maxsize=256)
@@ -145,7 +146,8 @@ def stretch(values: npt.NDArray[np.floating], samples: int) -> Samples:
     """
     points = np.arange(-(-samples // _GRID) + 1) * (_GRID * (values.size - 1) / max(samples - 1, 1))
     coarse = np.interp(points, np.arange(values.size), values).astype(np.float32)
-    return (coarse[:-1, None] + np.diff(coarse)[:, None] * _PARTS).reshape(-1)[:samples]
+    curve: Samples = (coarse[:-1, None] + np.diff(coarse)[:, None] * _PARTS).reshape(-1)[:samples]
+    return curve
 
 
 def decay(samples: int, time: float, attack: float = 0.001) -> Samples:
