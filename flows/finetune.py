@@ -14,7 +14,7 @@ from prefect import flow, runtime
 
 from grym.compare.evaluate import overall
 from grym.config import load_settings
-from grym.models.finetune.checking import check_finetune
+from grym.models.finetune.checking import as_trained, check_finetune
 from grym.models.finetune.recipe import training_key
 from tasks.finetune import choose_clips, data_of, finetune_model, measure_model, register_model
 
@@ -65,6 +65,7 @@ def finetune(
     """
     settings = load_settings()
     spec, folder, fields = check_finetune(model, name, recipe or {}, settings, replace=replace)
+    spec = as_trained(spec, fields)
     material = choose_clips(dataset, measure_on, held_out, settings)
     data = data_of(dataset, spec, folder, material.training)
     out = settings.home / "training" / f"finetune-{name}-{training_key(fields, data)}"

@@ -17,7 +17,7 @@ from grym.compare.evaluate import SliceRate
 from grym.config import ModelSpec, load_settings
 from grym.errors import ConfigError
 from grym.models.finetune import trainer
-from grym.models.finetune.checking import check_finetune
+from grym.models.finetune.checking import as_trained, check_finetune
 from grym.models.finetune.recipe import (
     FinetuneData,
     FinetuneSpec,
@@ -229,6 +229,9 @@ def test_what_was_typed_wrong_is_said_first(tmp_path: Path, monkeypatch: pytest.
         check_finetune("mini", "mini", {}, settings, replace=True)
     spec, folder, recipe = check_finetune("mini", "mini-new", {"steps": 4}, settings, replace=True)
     assert (spec.name, folder, recipe.steps) == ("mini", base, 4)
+    assert as_trained(spec, recipe) == spec
+    told = as_trained(ModelSpec(name="g", adapter="gama", options={"path": "x"}), _spec("gama", instruction="Listen."))
+    assert told.options == {"path": "x", "task": "transcribe", "prompt": "Listen."}
     for broken in ("adapter = ", 'licence = "x"', 'adapter = "wav2vec2"\nextra = 1', 'adapter = "x"\noptions = 3'):
         (made / "model.toml").write_text(broken, encoding="utf-8")
         with pytest.raises(ConfigError, match=r"mini-new/model\.toml"):

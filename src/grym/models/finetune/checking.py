@@ -55,6 +55,17 @@ def check_finetune(
     return spec, find_folder(str(spec.options.get("path", ""))), fields
 
 
+def as_trained(spec: ModelSpec, recipe: FinetuneSpec) -> ModelSpec:
+    """The model with the options under which it is asked what it was trained for.
+
+    Models that do several things are told to transcribe, with the instruction of the recipe; others are left alone.
+    """
+    if spec.adapter not in {"audio_lm", "gama"}:
+        return spec
+    told: dict[str, Any] = {"task": "transcribe", **({"prompt": recipe.instruction} if recipe.instruction else {})}
+    return spec.model_copy(update={"options": {**spec.options, **told}})
+
+
 def _made_here(name: str, settings: Settings) -> bool:
     path = settings.models[name].options.get("path")
     return path == str(models_folder(settings.home) / name)
