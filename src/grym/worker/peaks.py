@@ -51,9 +51,7 @@ def peak_rss_mb() -> float:
 
     Linux carries a parent's memory into a child's ``ru_maxrss`` across exec, so ``VmHWM`` is read where it exists.
     """
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / MB
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/status").read_bytes().split(b"VmHWM:", 1)[1].split(None, 1)[0]) * 1024 / MB
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MB
