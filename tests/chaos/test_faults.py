@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CLIPS = [AudioClip(name, np.sin(np.arange(1600, dtype=np.float32)), 16_000) for name in ("one", "two")]
 REQUESTS = 4
-DEADLINE, BUDGET = 0.4, 60.0
+DEADLINE, PATIENT, BUDGET = 0.4, 300.0, 900.0
 LATE = 30.0  # of patience, in seconds: what a busy machine may take to notice; nothing here takes minutes
 
 
@@ -48,14 +48,14 @@ class Fault:
     script: dict[str, Any]
     category: str
     codes: frozenset[str]
-    deadline: float = 20.0
+    deadline: float = PATIENT
 
 
 def _do(deed: str) -> dict[str, Any]:
     return {"*": {"do": deed, "text": "one"}}
 
 
-def _fault(script: dict[str, Any], category: str, *codes: str, deadline: float = 20.0) -> Fault:
+def _fault(script: dict[str, Any], category: str, *codes: str, deadline: float = PATIENT) -> Fault:
     return Fault(script, category, frozenset(codes), deadline)
 
 
@@ -104,7 +104,7 @@ def _settings(folder: Path, primary: dict[str, Any], deadline: float, **options:
     plugins.mkdir()
     shutil.copy(ROOT / "tests" / "faulty_models.py", plugins / "tests_faulty.py")
     lines = [
-        "[worker]", "threads = 1", "start_seconds = 30.0", "[plugins]", 'paths = ["plugins"]',
+        "[worker]", "threads = 1", "start_seconds = 200.0", "[plugins]", 'paths = ["plugins"]',
         "[recovery]", "attempts = 1", "[routes.speech]", 'primary = "a"', 'fallbacks = [{ model = "b" }]',
         f"deadline_seconds = {deadline}", f"budget_seconds = {BUDGET}",
         *model("a", primary), *model("b", {"*": "one two"}),
@@ -155,7 +155,7 @@ def test_the_next_model_answers_and_everything_is_on_record(
 def test_a_model_that_recovers_serves_again(tmp_path: Path) -> None:
     """It crashes twice and is then well: the third request is its own again; who served is in every row."""
     script = {"*": "from a", "deed": "abort", "times": 2}
-    settings = _settings(tmp_path, script, 20.0, state=str(tmp_path / "state"))
+    settings = _settings(tmp_path, script, PATIENT, state=str(tmp_path / "state"))
     with open_route(settings, "speech") as route:
         served = [route.ask(CLIPS[:1])[0].served_by for _ in range(3)]
     assert served == ["b", "b", "a"]
