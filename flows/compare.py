@@ -231,7 +231,11 @@ def _fitting(one: _Checked, arms: Mapping[str, Arm], counter: _Counter) -> dict[
             options = {**policies.inference(arm.device_tag, 1), "task_run_name": f"probe {arm.card.name}"}
             tell(f"{letter} probe on {asked.spec.train}", 0, 1)
             found[letter] = probe.with_options(**options)(
-                _as_is(arm), _as_is(asked.spec), _as_is(asked.training), _as_is(one.usable), asked.settings
+                _as_is(arm),
+                _as_is(asked.spec),
+                _as_is(cast("Dataset", asked.training)),
+                _as_is(one.usable),
+                asked.settings,
             )
             tell(f"{letter} probe on {asked.spec.train}", 1, 1)
     return found

@@ -247,7 +247,7 @@ def test_two_tasks_are_one_comparison_that_a_kill_does_not_break(project: Any, d
     rows, write = digits
     manifest = write(project.folder / "set", rows(12))
     rng = np.random.default_rng(1)
-    for split, count in (("train", 6), ("test", 4)):
+    for split, count in (("train", 6), ("test", 8)):
         folder = project.folder / split
         folder.mkdir()
         lines = ["audio_filepath,text,label"]

@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 
-from grym.config import ModelSpec, WorkerLimits
+from expectations.gate import judge
+from grym.compare.labels import labels_of
+from grym.compare.task import Classify, Transcribe, require_able
+from grym.config import CompareSettings, DatasetSpec, ModelSpec, WorkerLimits
+from grym.corpus.manifest import Entry
 from grym.errors import AudioError, ConfigError, GrymError, ModelError, ResourceError
 from grym.models.gama import memory
 from grym.models.gama.adapter import Gama, GamaOptions
@@ -27,7 +33,6 @@ from tests.gama_models import one_thread, random_model, save, tiny_config, token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -314,3 +319,26 @@ def test_options_and_life(folder: Path, tmp_path: Path) -> None:
     assert model.ping()["loaded"] == "true"
     model.close()
     assert model.ping()["loaded"] == "false"
+
+
+def test_it_is_an_arm_of_either_task(folder: Path) -> None:
+    """Asked as comparisons ask: probabilities of all labels pass their suite and are scored; texts get their class."""
+    model, clips = _model(folder), _clips()[:2]
+    spec = DatasetSpec(name="sounds", loader="manifest", path=Path("m.csv"), task="classify")
+    task = Classify(CompareSettings(), spec, ("bell", "rain", "siren"))
+    for name in ("classify", "transcribe"):
+        require_able(model.card, name)  # type: ignore[arg-type]
+    answers = model.process(clips, task.options(features=True))
+    judged = judge(task.suite, task.frame(answers, [clip.seconds for clip in clips]), "b")
+    assert judged.passed
+    assert judged.failures() == ()
+    entry = Entry("k", Path("k.ogg"), "k.ogg", "It sounds.", slices={"label": "bell+rain"})
+    row, _ = task.score(entry, answers[0])
+    best = sorted(answers[0].scores, key=lambda label: -answers[0].scores[label])[:2]
+    assert row["correct"] == (set(best) == set(labels_of(entry, spec)))
+    assert row["failure"] == ""
+    spoken = Transcribe(CompareSettings())
+    said = model.process(clips, replace(spoken.options(), max_new_tokens=4))
+    frame = spoken.frame(said, [clip.seconds for clip in clips])
+    assert judge(spoken.suite, frame, "b").usable
+    assert all(spoken.score(entry, answer)[0]["failure"] in {"truncated", "empty", "wrong-task"} for answer in said)

@@ -211,10 +211,14 @@ def _part_row(
 ) -> dict[str, Any]:
     test = _mcnemar(clips)
     labels = clusters.labels(clips)
-    kind = "speaker" if clusters.kind == "speaker" and len(set(labels)) >= MIN_CLUSTERS else "clip"
+    people = clusters.kind == "speaker" and len(set(labels)) >= MIN_CLUSTERS
     d = share_difference(
-        clips["right"], clips["right_b"], labels if kind == "speaker" else clips["clip_id"], kind, confidence
-    )  # type: ignore[arg-type]
+        clips["right"],
+        clips["right_b"],
+        labels if people else clips["clip_id"],
+        "speaker" if people else "clip",
+        confidence,
+    )
     enough = clips.height >= MIN_CLUSTERS
     return {
         "slice": name,

@@ -29,8 +29,13 @@ def check_task(given: str) -> Literal["", "transcribe", "classify"]:
     Raises:
         ConfigError: ``unknown-task``: there is no such task.
     """
-    if given == "" or given == "transcribe" or given == "classify":  # noqa: PLR1714 - so that its type is known
-        return given
+    known: dict[str, Literal["", "transcribe", "classify"]] = {
+        "": "",
+        "transcribe": "transcribe",
+        "classify": "classify",
+    }
+    if given in known:
+        return known[given]
     msg = f"Unknown task {given!r}; known are transcribe and classify."
     raise ConfigError(msg, code="unknown-task", hint="Leave it out to take what grym.toml says.")
 

@@ -184,11 +184,25 @@ def _read(facts: Mapping[str, Any], parts: Mapping[str, Any]) -> Probe:
     if any(parts[name].shape != shape or not np.isfinite(parts[name]).all() for name, shape in shapes.items()):
         raise _damaged(str(facts["id"]))
     linear = Linear(
-        labels, *(parts[name] for name in _ARRAYS), float(facts["l2"]), float(facts["cv_accuracy"]),
-        int(facts["cv_folds"]),
-    )  # fmt: skip
-    named = (str(facts[name]) for name in ("model", "revision", "rung", "trained_on", "fingerprint"))
-    return Probe(str(facts["id"]), linear, *named, seen=frozenset(map(str, facts["seen"])))
+        labels=labels,
+        mean=parts["mean"],
+        scale=parts["scale"],
+        weights=parts["weights"],
+        bias=parts["bias"],
+        l2=float(facts["l2"]),
+        cv_accuracy=float(facts["cv_accuracy"]),
+        cv_folds=int(facts["cv_folds"]),
+    )
+    return Probe(
+        id=str(facts["id"]),
+        linear=linear,
+        model=str(facts["model"]),
+        revision=str(facts["revision"]),
+        rung=str(facts["rung"]),
+        trained_on=str(facts["trained_on"]),
+        fingerprint=str(facts["fingerprint"]),
+        seen=frozenset(map(str, facts["seen"])),
+    )
 
 
 def _damaged(identity: str) -> StorageError:
