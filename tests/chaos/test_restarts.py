@@ -20,6 +20,7 @@ from grym.resilience.state import States
 from grym.worker import Pool, Worker
 
 pytestmark = pytest.mark.chaos
+SECONDS = 400.0  # of patience: machines that run these tests do other things too
 CLIP = AudioClip("clip", np.zeros(32_000, np.float32), 16_000)  # enough to go through shared memory
 FAKE = ModelSpec(name="fake", adapter="fake", options={"script": '{"*": "one two"}'})
 MINI = ModelSpec(name="mini", adapter="wav2vec2", options={"path": "bundled:wav2vec2-mini", "precision": "fp32"})
@@ -42,7 +43,7 @@ def traces() -> dict[str, int]:
 def test_restarts_leave_nothing_behind(tmp_path: Path, spec: ModelSpec, restarts: int) -> None:
     """Killed between calls, again and again; each new child answers."""
     start = traces()
-    worker = Worker(spec, WorkerLimits(threads=1), tmp_path)
+    worker = Worker(spec, WorkerLimits(threads=1, start_seconds=SECONDS), tmp_path)
     worker.process([CLIP], Options())
     before = traces()
     for _ in range(restarts):
@@ -64,13 +65,13 @@ def test_wav2vec2_mini_under_a_tight_limit(tmp_path: Path) -> None:
         AudioClip(f"c{n}", numbers.normal(scale=0.1, size=60 * 16_000).astype(np.float32), 16_000) for n in range(12)
     ]
     options = Options(segments=False)
-    with Worker(MINI, WorkerLimits(threads=1), tmp_path / "roomy") as worker:
+    with Worker(MINI, WorkerLimits(threads=1, start_seconds=SECONDS), tmp_path / "roomy") as worker:
         one = worker.process(batch[:1], options)[1].call_peak_mb
         expected, usage = worker.process(batch, options)
     assert usage.call_peak_mb > one + 40  # or the limit below would not tell the two apart
     limit = (one + usage.call_peak_mb) / 2
     manager = MemoryManager(Ledger(States(tmp_path), 3600), lambda _: 1e6)
-    with Worker(MINI, WorkerLimits(threads=1, memory_mb=limit), tmp_path / "tight") as worker:
+    with Worker(MINI, WorkerLimits(threads=1, start_seconds=SECONDS, memory_mb=limit), tmp_path / "tight") as worker:
         with pytest.raises(ResourceError) as caught:
             worker.process(batch, options)
         answers, parts = manager.process(worker, batch, options)
@@ -84,7 +85,7 @@ def test_a_pool_survives_kills_at_random(tmp_path: Path) -> None:
     """While two workers are killed in turns, every call is answered or ends with a typed error, and none is left."""
     start = traces()
     numbers = np.random.default_rng(7)
-    with Pool(FAKE, WorkerLimits(threads=1, workers=2), tmp_path) as pool:
+    with Pool(FAKE, WorkerLimits(threads=1, start_seconds=SECONDS, workers=2), tmp_path) as pool:
         answered = 0
         for _ in range(60):
             pids = pool.pids
