@@ -512,8 +512,8 @@ def test_the_page_has_every_part_in_order(page):
     """Headings go down one level at a time, and the parts come in the order a reader asks."""
     parts = re.findall(r'<h2 id="([a-z]+)"', page)
     assert parts == [
-        "difference", "firm", "arms", "blame", "slices", "latency", "resources", "kinds", "radar", "clips", "failures",
-        "quality", "quarantine", "trend", "details",
+        "difference", "firm", "arms", "blame", "slices", "latency", "resources", "kinds", "classes", "radar", "clips",
+        "failures", "quality", "quarantine", "trend", "details",
     ]  # fmt: skip
     levels = [int(level) for level in re.findall(r"<h([1-6])", page)]
     assert levels.count(1) == 1
