@@ -106,11 +106,6 @@ class DatasetSpec(_Frozen):
     prompt: str = ""
     slices: tuple[str, ...] = ()
 
-    @field_validator("name")
-    @classmethod
-    def _plain(cls, value: str) -> str:
-        return plain_name(value)
-
 
 class Paths(_Frozen):
     """``[paths]``: the home of everything that is stored."""
@@ -195,6 +190,13 @@ class Settings(BaseSettings):
     routes: Mapping[str, RouteSettings] = Field(default_factory=dict)
     models: Mapping[str, ModelSpec] = Field(default_factory=dict)
     datasets: Mapping[str, DatasetSpec] = Field(default_factory=dict)
+
+    @field_validator("datasets")
+    @classmethod
+    def _plain(cls, value: Mapping[str, DatasetSpec]) -> Mapping[str, DatasetSpec]:
+        for name in value:  # a dataset that is given by its path has no name in the file
+            plain_name(name)
+        return value
 
     @classmethod
     def settings_customise_sources(  # noqa: D102 - the library's hook
