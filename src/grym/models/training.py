@@ -332,7 +332,7 @@ def main() -> int:
     parser.add_argument("--parent", type=int, default=None, help="process id to end with")
     options = parser.parse_args()
     if options.parent is not None:
-        threading.Thread(target=_watch_parent, args=(options.parent,), daemon=True).start()
+        threading.Thread(target=watch_parent, args=(options.parent,), daemon=True).start()
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(options.out / "training.lock", timeout=LOCK_SECONDS):
@@ -355,7 +355,7 @@ def _train(options: argparse.Namespace) -> None:
     emit(event="done", step=trainer.step, folder=str(options.out / "model"))
 
 
-def _watch_parent(parent: int) -> None:
+def watch_parent(parent: int) -> None:
     """End with the process that started this one. A checkpoint is swapped in whole, so any moment will do."""
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_SECONDS)
