@@ -19,12 +19,14 @@ import scipy.fft
 
 from grym.corpus.sounds import strokes, textures, tonal
 from grym.corpus.sounds.language import ask, captions
-from grym.corpus.sounds.signals import hum, loudness, pink, rms, seconds, shaped_noise, white
+from grym.corpus.sounds.signals import gains, hum, loudness, random_spectrum, seconds, white
 from grym.corpus.sounds.vocabulary import ATTRIBUTES, BACKGROUNDS, LABELS, QUIET, RATE, draw_event
 from grym.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    import numpy.typing as npt
 
     from grym.corpus.sounds.signals import Samples
     from grym.corpus.sounds.vocabulary import Event
@@ -63,7 +65,10 @@ BEHIND_DB: Final = (4.0, 9.0)
 APART_DB: Final = (-5.0, 5.0)
 SNR_DB: Final = (None, 20.0, 10.0)
 # No babble and no rain: a clip with noise must not be a clip with one sound more.
-NOISES: Final[Mapping[str, Callable[[int, np.random.Generator], Samples]]] = {"white": white, "pink": pink, "hum": hum}
+NOISES: Final = ("white", "pink", "hum")
+# The spectra of those that are Gaussian, as (Hz, dB).
+GAUSSIAN: Final = {"white": ((20.0, 0.0), (8000.0, 0.0)), "pink": ((20.0, -20.0), (30.0, 0.0), (8000.0, -24.2))}
+_ECHO_SECONDS: Final = (0.04, 0.2)
 _STREAM: Final = 0x736F756E
 _SPLITS: Final = {"train": 0, "test": 1}
 
@@ -136,7 +141,7 @@ def draw(
         samples = sound * np.float32(10 ** (rng.uniform(*QUIET_DBFS) / 20))
     else:
         snr = SNR_DB[int(rng.integers(len(SNR_DB)))]
-        kind = "none" if snr is None else tuple(NOISES)[int(rng.integers(len(NOISES)))]
+        kind = "none" if snr is None else NOISES[int(rng.integers(len(NOISES)))]
         samples = _record(sound, snr, kind, rng)
     caption = captions(events, relation, rng)
     return SoundClip(
@@ -198,29 +203,40 @@ def _at_level(sound: Samples, level_db: float) -> Samples:
 
 
 def _record(sound: Samples, snr_db: float | None, kind: str, rng: np.random.Generator) -> Samples:
-    """Through a microphone in a room, with noise and at a level."""
-    wet = _room(sound, rng)
-    if snr_db is not None:
-        wet = wet + NOISES[kind](wet.size, rng) * np.float32(rms(wet) * 10 ** (-snr_db / 20))
+    """Through a microphone in a room, with noise and the recording's own floor, at a level."""
+    size = scipy.fft.next_fast_len(sound.size + seconds(_ECHO_SECONDS[1]), real=True)
+    spectrum = scipy.fft.rfft(sound, size) * _room(size, rng)
+    # Both noises are Gaussian, so one draw with the sum of their powers is both; levels follow from the spectrum.
+    wet_rms = float(np.sqrt(2 * np.vdot(spectrum, spectrum).real / size / sound.size))
     peak_db = float(rng.uniform(*PEAK_DB))
-    wet = wet * np.float32(10 ** (peak_db / 20) / max(float(np.abs(wet).max()), 1e-9))
-    floor_db = max(peak_db + float(rng.uniform(*FLOOR_DB)), FLOOR_DBFS)
-    floor = shaped_noise(wet.size, ((30, float(rng.uniform(0, 20))), (1000, 0), (8000, float(rng.uniform(-8, 0)))), rng)
-    mixed: Samples = wet + floor * np.float32(10 ** (floor_db / 20))
-    return mixed
+    floor_db = max(float(rng.uniform(*FLOOR_DB)), FLOOR_DBFS - peak_db)
+    floor_rms = float(np.abs(sound).max()) * 10 ** (floor_db / 20)
+    tilt = ((20, float(rng.uniform(0, 20))), (1000, 0), (8000, float(rng.uniform(-8, 0))))
+    power = _power(gains(size, tilt), floor_rms)
+    noise_rms = 0.0 if snr_db is None else wet_rms * 10 ** (-snr_db / 20)
+    if kind in GAUSSIAN:
+        power += _power(gains(size, GAUSSIAN[kind]), noise_rms)
+    spectrum += random_spectrum(size, rng) * np.sqrt(power)
+    mixed: Samples = scipy.fft.irfft(spectrum, size)[: sound.size].astype(np.float32)
+    if kind == "hum":
+        mixed += hum(mixed.size, rng) * np.float32(noise_rms)
+    return mixed * np.float32(10 ** (peak_db / 20) / max(float(np.abs(mixed).max()), 1e-9))
 
 
-def _room(sound: Samples, rng: np.random.Generator) -> Samples:
-    """A gentle random equalizer of +-4 dB and, in half of the clips, the short echo of a room."""
-    size = scipy.fft.next_fast_len(sound.size + seconds(0.2), real=True)
-    frequency = np.arange(size // 2 + 1, dtype=np.float32) * (RATE / size)
-    curve = np.interp(np.log(frequency + 60), np.linspace(np.log(60), np.log(8060), 5), rng.uniform(-4, 4, 5))
-    response = (10 ** (curve / 20)).astype(np.complex64)
+def _power(gain: Samples, level: float) -> Samples:
+    """The square of a curve of gains, so that noise of that spectrum has an RMS of ``level``."""
+    squared = gain * gain
+    return squared * np.float32(level * level / max(float(squared.mean()), 1e-20))
+
+
+def _room(size: int, rng: np.random.Generator) -> npt.NDArray[np.complex64]:
+    """The response of a gentle random equalizer of +-4 dB and, in half of the clips, the short echo of a room."""
+    curve = gains(size, tuple(zip((60, 200, 700, 2400, 8000), rng.uniform(-4, 4, 5), strict=True)))
+    response = curve.astype(np.complex64)
     if rng.random() < 0.5:  # noqa: PLR2004 - an even chance
-        length = seconds(float(rng.uniform(0.04, 0.2)))
+        length = seconds(float(rng.uniform(*_ECHO_SECONDS)))
         tail = white(length, rng) * np.exp(-np.arange(length, dtype=np.float32) * np.float32(6.9 / length))
         tail *= np.float32(rng.uniform(0.08, 0.35) / max(float(np.sqrt(np.sum(tail**2))), 1e-9))
         tail[0] = 1
         response *= scipy.fft.rfft(tail, size)
-    wet: Samples = scipy.fft.irfft(scipy.fft.rfft(sound, size) * response, size)[: sound.size].astype(np.float32)
-    return wet
+    return response

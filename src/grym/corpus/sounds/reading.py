@@ -26,7 +26,7 @@ _NOUNS: Final[Mapping[str, str]] = {
     "siren": r"sirens?",
     "bell": r"bells?",
     "engine": r"engines?|motors?",
-    "rain": r"rain(?:ing|fall)?",
+    "rain": r"rain(?:s|ing|fall)?",
     "clap": r"clap(?:s|ping)?|applause",
     "bird chirp": r"birds?|chirp(?:s|ing)?",
     "dog bark": r"dogs?|bark(?:s|ing)?",
@@ -76,6 +76,9 @@ _LOOSE: Final[Mapping[str, tuple[str, ...]]] = {
         "{a} over {b}",
         "{a} above {b}",
         "{a} while there is {b}",
+        "{b} with {a} in the foreground",
+        "{b} with {a} in front",
+        "over {b} {a}",
     ),
     "then": ("{a} then {b}", "{a} before {b}", "{b} after {a}", "{a} afterwards {b}", "{a} next {b}", "{a} later {b}"),
 }
@@ -112,8 +115,13 @@ class CaptionScore:
 def _compiled(table: Mapping[str, tuple[str, ...]]) -> list[tuple[str, re.Pattern[str]]]:
     # The longest first: "{a} and then {b}" must not be read as "{a}, then {b}" with an "and" in {a}.
     pairs = sorted(((len(t), r, t) for r, ts in table.items() if r for t in ts), reverse=True)
-    return [(r, re.compile(re.escape(_plain(t)).replace(r"\{a\}", "(?P<a>.+)").replace(r"\{b\}", "(?P<b>.+)")))
-            for _, r, t in pairs]  # fmt: skip
+    return [(relation, _pattern(template, part)) for _, relation, template in pairs for part in (".+?", ".+")]
+
+
+def _pattern(template: str, part: str) -> re.Pattern[str]:
+    """A template as an expression whose first part is as short or as long as it can be."""
+    whole = re.escape(_plain(template))
+    return re.compile(whole.replace(r"\{a\}", f"(?P<a>{part})").replace(r"\{b\}", f"(?P<b>{part})"))
 
 
 def _plain(text: str) -> str:
@@ -138,14 +146,25 @@ def read_caption(text: str) -> Facts | None:
     found = _labels(plain)
     if len(found) == 1:
         return Facts((_event(plain, found[0]),), "")
-    for patterns in (_JOINED, _LOOSELY):
-        for relation, pattern in patterns:
-            match = pattern.fullmatch(plain) or (pattern.search(plain) if patterns is _LOOSELY else None)
-            parts = [match["a"], match["b"]] if match else []
-            labels = [_labels(part) for part in parts]
-            if match and all(len(some) == 1 for some in labels):
-                return Facts(tuple(_event(p, some[0]) for p, some in zip(parts, labels, strict=True)), relation)
-    return None
+    # A joint such as "with" may also be a part of a phrase: of all readings the one that explains most is taken.
+    best = max((_split(plain, _JOINED), _split(plain, _LOOSELY)), key=_explained)
+    return best if best and len(best.events) > 1 else None
+
+
+def _explained(facts: Facts | None) -> int:
+    return sum(1 + len(event.attributes) for event in facts.events) if facts else 0
+
+
+def _split(plain: str, patterns: Sequence[tuple[str, re.Pattern[str]]]) -> Facts | None:
+    """The reading as two sounds that explains most of a text, of equal ones the first."""
+    best: Facts | None = None
+    for relation, pattern in patterns:
+        match = pattern.fullmatch(plain)
+        labels = [_labels(part) for part in (match["a"], match["b"])] if match else []
+        if match and all(len(some) == 1 for some in labels):
+            facts = Facts(tuple(_event(match[g], some[0]) for g, some in zip("ab", labels, strict=True)), relation)
+            best = max(best, facts, key=_explained)
+    return best
 
 
 def _labels(plain: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from grym.corpus.sounds.signals import add, band, decay, fade, glide, harmonics, modes, phase, seconds, white
+from grym.corpus.sounds.signals import add, band, decay, fade, glide, harmonics, low_pass, modes, phase, seconds, white
 from grym.corpus.sounds.vocabulary import NUMBERS, RATE
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def dog_bark(values: Values, samples: int, rng: np.random.Generator) -> Samples:
         curve = curve * (1 + np.float32(0.03) * white(size, rng))
         count = max(4, int(4500 / tune))
         voice = harmonics(phase(curve, rng), 1 / np.arange(1, count + 1) ** 0.5)
-        voice = voice + np.float32(0.8) * white(size, rng)
+        voice = voice + low_pass(white(size, rng), 3000.0)
         throat = band(voice, mouth, 2.0) + np.float32(0.6) * band(voice, 2.1 * mouth, 3.0) + np.float32(0.1) * voice
         shape = np.sin(np.pi * np.linspace(0, 1, size, dtype=np.float32) ** np.float32(0.7))
         return fade((throat * shape).astype(np.float32), 0.008, 0.03)

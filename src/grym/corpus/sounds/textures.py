@@ -15,12 +15,14 @@ import scipy.fft
 from grym.corpus.sounds.signals import (
     band,
     fade,
+    gains,
     glide,
     hum,
     low_pass,
     phase,
     shaped_noise,
     slope,
+    stretch,
     unit,
     wander,
     white,
@@ -30,9 +32,12 @@ from grym.corpus.sounds.vocabulary import RATE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy.typing as npt
+
     from grym.corpus.sounds.signals import Samples
 
     Values = Mapping[str, str]
+    Places = npt.NDArray[np.integer] | npt.NDArray[np.float64]
 
 # Ignitions a second at the beginning, and by which factor they become faster.
 ENGINE_HZ: Final = {"low": (26.0, 42.0), "high": (110.0, 160.0)}
@@ -50,6 +55,9 @@ FADE_DB: Final = (18.0, 24.0)
 # First three formants of seven vowels of a man (Peterson and Barney, 1952).
 _VOWELS: Final = ((270, 2290, 3010), (390, 1990, 2550), (530, 1840, 2480), (730, 1090, 2440), (570, 840, 2410),
                   (300, 870, 2240), (490, 1350, 1690))  # fmt: skip
+_VOWELS_USED: Final = 4
+# How a hiss between vowels swells and goes, 75 ms.
+_HISS: Final = fade(np.ones(1200, np.float32), 0.03)
 
 
 def _change(values: Values, samples: int, rng: np.random.Generator) -> Samples:
@@ -68,7 +76,7 @@ def engine(values: Values, samples: int, rng: np.random.Generator) -> Samples:
     start = float(rng.uniform(*ENGINE_HZ[values["pitch"]]))
     rise = float(rng.uniform(*ENGINE_RISE[values["change"]]))
     speed = glide(samples, (start, start * rise)) * (1 + np.float32(0.012) * wander(samples, 7, rng))
-    angle = phase(speed, rng).astype(np.float32)
+    angle = phase(speed, rng)
     sharp = np.float32(rng.uniform(3, 9))
     pulse = np.exp(sharp * (np.cos(angle) - 1))
     # Cylinders differ, so every second and fourth pulse does.
@@ -84,14 +92,14 @@ def engine(values: Values, samples: int, rng: np.random.Generator) -> Samples:
 def helicopter(values: Values, samples: int, rng: np.random.Generator) -> Samples:
     """Blades that chop the air: deep thumps with a swish, and the faint whine of a turbine."""
     rate = float(rng.uniform(*BLADES_HZ[values["pace"]]))
-    angle = phase(rate * (1 + np.float32(0.01) * wander(samples, 2, rng)), rng).astype(np.float32)
+    angle = phase(rate * (1 + np.float32(0.01) * wander(samples, 2, rng)), rng)
     thump = np.exp(np.float32(rng.uniform(5, 9)) * (np.cos(angle) - 1))
     swish = np.exp(np.float32(4) * (np.cos(angle - np.float32(0.5)) - 1))
     noise = white(samples, rng)
     deep = unit(low_pass(noise, 160, 2)) * thump
-    mid = unit(band(noise, float(rng.uniform(500, 900)), 0.7)) * (swish + np.float32(0.05))
-    note = float(rng.uniform(1800, 3200))
-    whine = np.sin(phase(note * (1 + np.float32(0.004) * wander(samples, 3, rng)), rng).astype(np.float32))
+    mid = unit(low_pass(band(noise, float(rng.uniform(500, 900)), 0.7), 2500)) * (swish + np.float32(0.05))
+    # The turbine's wheel turns a whole number of times for each blade.
+    whine = np.sin(angle * np.float32(round(float(rng.uniform(1800, 3200)) / rate)))
     mixed = deep + np.float32(rng.uniform(0.3, 0.5)) * mid + np.float32(rng.uniform(0.01, 0.03)) * whine
     return fade(mixed * _change(values, samples, rng), 0.03)
 
@@ -119,15 +127,16 @@ def wind(values: Values, samples: int, rng: np.random.Generator) -> Samples:
     centre = float(rng.uniform(*HOWL_HZ[values["pitch"]]))
     width = centre * float(rng.uniform(0.08, 0.16))
     path = wander(samples, 2.0, rng)
-    angle = phase(centre * np.exp(np.float32(0.16) * path), rng).astype(np.float32)
+    angle = phase(centre * np.exp(np.float32(0.16) * path), rng)
     knots = max(8, int(samples / RATE * 2.5 * width))
-    axis = np.linspace(0, knots - 1, samples)
-    slow = [np.interp(axis, np.arange(knots), rng.standard_normal(knots)).astype(np.float32) for _ in range(2)]
-    howl = unit(slow[0] * np.cos(angle) + slow[1] * np.sin(angle))
-    air = shaped_noise(samples, ((20, -10), (80, 0), (400, -12), (2000, -30), (8000, -50)), rng)
-    rush = band(white(samples, rng), 1.8 * centre, 0.8)
-    gusts = slope(samples, 0, 0) * np.exp(np.float32(0.35) * path + np.float32(0.15) * wander(samples, 5, rng))
-    mixed = howl + np.float32(rng.uniform(0.25, 0.5)) * air + np.float32(rng.uniform(0.25, 0.45)) * rush
+    inphase, across = (stretch(rng.standard_normal(knots), samples) for _ in range(2))
+    howl = unit(inphase * np.cos(angle) + across * np.sin(angle))
+    rush = float(rng.uniform(-8, -2))
+    air = shaped_noise(
+        samples, ((20, -10), (80, 0), (160, -8), (1.5 * centre, rush), (2.2 * centre, rush), (8000, -50)), rng
+    )
+    gusts = np.exp(np.float32(0.35) * path + np.float32(0.15) * wander(samples, 5, rng))
+    mixed = howl + np.float32(rng.uniform(0.35, 0.6)) * air
     return fade(mixed * gusts * _change(values, samples, rng), 0.04)
 
 
@@ -137,55 +146,61 @@ def babble(values: Values, samples: int, rng: np.random.Generator) -> Samples:
     Every voice moves from vowel to vowel at the pace of syllables. One filter for each vowel serves all voices,
     fed with what they put into that vowel, so the cost does not grow with the crowd.
     """
-    pitch = values["pitch"]
-    vowels = rng.permutation(len(_VOWELS))[:5]
-    inputs = np.zeros((vowels.size + 1, samples), np.float32)
+    vowels = rng.permutation(len(_VOWELS))[:_VOWELS_USED]
+    half = samples // 2 + 1  # vowels end below 4 kHz: their pulses are laid down at half the rate
+    pulses = np.zeros((_VOWELS_USED, half), np.float32)
+    hisses = np.zeros(samples, np.float32)
     for _ in range(int(rng.integers(5, 9))):
-        base = float(rng.uniform(*VOICE_HZ[pitch]))
-        control = np.arange(0, samples, 160)
-        tone = base * (1 + 0.12 * wander(control.size, 300, rng) - 0.05 * np.linspace(0, 1, control.size))
-        turns = np.concatenate([[0.0], np.cumsum(tone[:-1]) * (160 / RATE)]) + rng.uniform(0, 1)
-        places = np.interp(np.arange(np.ceil(turns[0]), turns[-1]), turns, control)
-        index = places.astype(int)
-        syllable = np.cumsum(rng.uniform(0.12, 0.3, int(samples / RATE / 0.12) + 2)) * RATE - rng.uniform(0, 0.3) * RATE
-        at = np.searchsorted(syllable, places)
-        begin = np.concatenate([[syllable[0] - 0.2 * RATE], syllable])[at]
-        part = (places - begin) / (syllable[np.minimum(at, syllable.size - 1)] - begin)
-        loud = np.abs(np.sin(np.pi * part.clip(0, 1))) ** 0.7 * rng.uniform(0.2, 1.0, syllable.size + 1)[at]
-        loud *= (rng.random(syllable.size + 1) > 0.15)[at]  # noqa: PLR2004 - pauses for breath
-        which = rng.integers(0, vowels.size, syllable.size + 1)[at]
-        np.add.at(inputs, (which, index), (loud * rng.uniform(0.6, 1.0)).astype(np.float32))
-        starts = syllable[(syllable >= 0) & (syllable < samples - 1600)].astype(int)
-        for start in starts[rng.random(starts.size) < 0.35]:  # noqa: PLR2004 - syllables that begin with a hiss
-            length = int(rng.integers(600, 1500))
-            inputs[-1, start : start + length] += (
-                white(length, rng) * np.float32(0.03) * fade(np.ones(length, np.float32), 0.03)
-            )
-    return fade(_through_mouths(inputs, vowels, values, rng), 0.03)
+        ends = (np.cumsum(rng.uniform(0.12, 0.3, int(samples / RATE / 0.12) + 3)) - rng.uniform(0.12, 0.4)) * RATE
+        _speak(pulses, ends, float(rng.uniform(*VOICE_HZ[values["pitch"]])), samples, rng)
+        starts = ends[(ends >= 0) & (ends < samples - 1600)].astype(int)
+        for start in starts[rng.random(starts.size) < 0.3]:  # noqa: PLR2004 - syllables that begin with a hiss
+            hisses[start : start + _HISS.size] += _HISS * np.float32(rng.uniform(0.3, 1.0))
+    return fade(_through_mouths(pulses, hisses * white(samples, rng), vowels, values, rng), 0.03)
 
 
-def _through_mouths(inputs: Samples, vowels: np.ndarray, values: Values, rng: np.random.Generator) -> Samples:
-    """The sum of all inputs, each through its vowel (the last one through teeth), near or from far away."""
-    samples = inputs.shape[1]
-    size = scipy.fft.next_fast_len(samples, real=True)
-    frequency = (np.arange(size // 2 + 1, dtype=np.float32) * (RATE / size)).astype(np.float32)
+def _speak(pulses: Samples, ends: Places, base: float, samples: int, rng: np.random.Generator) -> None:
+    """Add the pulses of one voice to the inputs of the vowels; syllables end at ``ends`` (in samples)."""
+    control = np.arange(0, samples + 160, 160)
+    tone = base * (1 + 0.12 * wander(control.size, 300, rng) - 0.05 * np.linspace(0, 1, control.size))
+    turns = np.concatenate([[0.0], np.cumsum(tone[:-1]) * (160 / RATE)]) + rng.uniform(0, 1)
+    places = np.interp(np.arange(np.ceil(turns[0]), turns[-1]), turns, control)
+    places = places[places < samples]
+    at = np.searchsorted(ends, places)
+    begin = np.concatenate([[ends[0] - 0.2 * RATE], ends])[at]
+    part = (places - begin) / (ends[np.minimum(at, ends.size - 1)] - begin)
+    heard = rng.uniform(0.2, 1.0, ends.size + 1) * (rng.random(ends.size + 1) > 0.15)  # noqa: PLR2004 - pauses for breath
+    loud = np.abs(np.sin(np.pi * part.clip(0, 1))) ** 0.7 * heard[at]
+    vowel = rng.integers(0, pulses.shape[0], ends.size + 1)[at]
+    left = (places / 2).astype(int)
+    right = (places / 2 - left) * loud
+    np.add.at(pulses, (vowel, left), (loud - right).astype(np.float32))
+    np.add.at(pulses, (vowel, np.minimum(left + 1, pulses.shape[1] - 1)), right.astype(np.float32))
+
+
+def _through_mouths(
+    pulses: Samples, hisses: Samples, vowels: Places, values: Values, rng: np.random.Generator
+) -> Samples:
+    """The sum of all inputs, each through its vowel (hisses through teeth), near or from far away."""
+    samples = hisses.size
+    half = 2 * scipy.fft.next_fast_len(-(-pulses.shape[1] // 2), real=True)
+    frequency = np.arange(half // 2 + 1, dtype=np.float32) * np.float32(0.5 * RATE / half)
     scale = (1.0 if values["pitch"] == "low" else 1.17) * float(rng.uniform(0.95, 1.05))
-    gains = np.empty((inputs.shape[0], frequency.size), np.float32)
-    for row, vowel in enumerate(vowels):
-        gain = np.full(frequency.size, 0.02, np.float32)
-        for formant, width, level in zip(_VOWELS[vowel], (90, 130, 200), (1.0, 0.5, 0.25), strict=True):
-            gain += np.float32(level) / (1 + ((frequency - np.float32(formant * scale)) / np.float32(width)) ** 2)
-        gains[row] = gain
-    gains[-1] = 1 / (1 + (2500 / np.maximum(frequency, 1)) ** 4)
+    formants = np.asarray(_VOWELS, np.float32)[vowels] * np.float32(scale)
+    mouths = np.full((len(vowels), frequency.size), 0.02, np.float32)
+    for column, (width, level) in enumerate(((90, 1.0), (130, 0.5), (200, 0.25))):
+        mouths += np.float32(level) / (1 + ((frequency - formants[:, column, None]) / np.float32(width)) ** 2)
+    spectrum = scipy.fft.rfft(hisses, 2 * half) * gains(2 * half, ((20, -60), (1500, -30), (3500, 0), (8000, 0)))
+    spectrum *= np.float32(0.035)
+    spectrum[: frequency.size] += (scipy.fft.rfft(pulses, half, axis=1) * mouths).sum(axis=0)
     if values["distance"] == "far":
-        gains *= 1 / (1 + (frequency / np.float32(rng.uniform(650, 900))) ** 4)
-    spectrum = (scipy.fft.rfft(inputs, size, axis=1) * gains).sum(axis=0)
-    if values["distance"] == "far":
+        cutoff = float(rng.uniform(650, 900))
+        spectrum *= gains(2 * half, ((20, 0), (0.8 * cutoff, 0), (6.4 * cutoff, -60), (8000, -70)))
         tail = white(4800, rng) * np.exp(-np.arange(4800, dtype=np.float32) / np.float32(rng.uniform(1000, 1800)))
         tail *= np.float32(1.2) / np.float32(np.sqrt(np.sum(tail**2)))
         tail[0] += 1
-        spectrum = spectrum * scipy.fft.rfft(tail, size)
-    mixed: Samples = scipy.fft.irfft(spectrum, size)[:samples].astype(np.float32)
+        spectrum = spectrum * scipy.fft.rfft(tail, 2 * half)
+    mixed: Samples = scipy.fft.irfft(spectrum, 2 * half)[:samples].astype(np.float32)
     return mixed
 
 
