@@ -16,7 +16,7 @@ help:
 	@echo "make test   everything that has to hold: linters, types, tests, coverage"
 	@echo "make chaos  kills, full disks and floods, for real: long"
 	@echo "make bench  measure speed and memory beside what was promised: quiet machine, about 20 minutes"
-	@echo "make train  train wav2vec2-mini (espeak-ng; GRYM_FSDD for real speech)"
+	@echo "make train  train wav2vec2-mini and gama-mini (espeak-ng; GRYM_FSDD for real speech)"
 	@echo "make corpus generate the bundled corpus again (espeak-ng)"
 	@echo "make doctor say what is missing"
 
@@ -59,6 +59,7 @@ deploy: $(STAMP)
 
 train: $(STAMP)
 	@$(BIN)/python -m flows train --leave-one-out --install
+	@$(BIN)/python -m flows train --name gama-mini --leave-one-out --folds 1 --install
 
 doctor: $(STAMP)
 	@$(BIN)/python -m flows doctor

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import base, calls, gates, overhead, processes, resilience, runs, waiting
+from benchmarks import base, calls, gama, gates, overhead, processes, resilience, runs, waiting
 from benchmarks.figures import report
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ BENCHMARKS: Mapping[str, Callable[[Path], Iterable[Figure]]] = {
     "waiting": waiting.measure,
     "overhead": overhead.measure,
     "calls": calls.measure,
+    "gama": gama.measure,
     "gates": gates.measure,
     "processes": processes.measure,
     "resilience": resilience.measure,

@@ -50,6 +50,8 @@ from grym.models.recipe import FSDD_FIRST_TAKE, TrainData, TrainSpec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from grym.models.gama.recipe import GamaSpec
+
 # Training clips lie in longer ones with background around them, so the network expects some.
 LEAD_IN_SECONDS: Final = 0.1
 VOCABULARY: Final = ("<pad>", "<s>", "</s>", "<unk>", "|", *"etaonihsrdlumwcfgypbvk'xjqz")
@@ -297,7 +299,9 @@ class Trainer:
             (folder / LEXICON_FILE).write_text(json.dumps(WORDS) + "\n", encoding="utf-8")
 
 
-def build_bank(spec: TrainSpec, fsdd: Path | None, manifest: Path | None = None, cache: Path | None = None) -> Bank:
+def build_bank(
+    spec: TrainSpec | GamaSpec, fsdd: Path | None, manifest: Path | None = None, cache: Path | None = None
+) -> Bank:
     """Real takes, synthetic voices and a manifest's clips, each where it is given, in the shares of the recipe."""
     if spec.augmentation not in PRESETS:
         msg = f"There is no augmentation {spec.augmentation!r}; known are {', '.join(sorted(PRESETS))}."

@@ -53,9 +53,7 @@ class FrontEnd:
 
     def __init__(self, config: GamaAudioConfig) -> None:
         self._config = config
-        banks, _ = get_mel_banks(
-            config.num_mel_bins, FFT, float(SAMPLE_RATE), 20.0, 0.0, 100.0, -500.0, 1.0
-        )
+        banks, _ = get_mel_banks(config.num_mel_bins, FFT, float(SAMPLE_RATE), 20.0, 0.0, 100.0, -500.0, 1.0)
         self._banks = torch.nn.functional.pad(banks, (0, 1)).T.contiguous()
         self._window = torch.hann_window(FRAME_SAMPLES, periodic=False)
 
@@ -111,6 +109,10 @@ class Material:
         numbers = range(len(sounds), len(self.items))
         self._all = [[n for n in numbers if len(self.items[n].words) == size] for size in LENGTHS]
         self._short = [[n for n in some if self.items[n].samples.size <= short] for some in self._all]
+
+    def fewer(self, count: int) -> Material:
+        """The first ``count`` clips of either pool."""
+        return Material(self.items[: min(count, self._sounds)], self.items[self._sounds :][:count])
 
     def choose(self, rng: np.random.Generator, count: int, *, short: bool) -> list[int]:
         """Numbers of clips, sounds first and then as many of speech."""

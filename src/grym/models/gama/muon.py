@@ -43,9 +43,7 @@ class Muon(torch.optim.Optimizer):
         betas: AdamW's.
     """
 
-    def __init__(
-        self, groups: Iterable[dict[str, Any]], lr: float, betas: tuple[float, float] = (0.9, 0.95)
-    ) -> None:
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, betas: tuple[float, float] = (0.9, 0.95)) -> None:
         super().__init__(groups, {"lr": lr, "betas": betas, "muon": False, "weight_decay": 0.0})
 
     @torch.no_grad()

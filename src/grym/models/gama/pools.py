@@ -55,7 +55,9 @@ class Item:
 def facts() -> tuple[str, ...]:
     """Everything that the encoder is taught about sounds, in a fixed order."""
     names = [*LABELS]
-    names += [f"{label} {key} {v}" for label, keys in ATTRIBUTES.items() for key, values in keys.items() for v in values]
+    names += [
+        f"{label} {key} {v}" for label, keys in ATTRIBUTES.items() for key, values in keys.items() for v in values
+    ]
     names += [f"{place} {label}" for place in ("first", "second", "front") for label in LABELS]
     names += [f"behind {label}" for label in BACKGROUNDS]
     return (*names, "then", "over")
@@ -115,21 +117,25 @@ def speech_items(bank: Bank, count: int, seed: int, longest: int) -> list[Item]:
         return list(pool.map(one, range(count)))
 
 
-def kept(cache: Path | None, name: str, make: Callable[[], list[Item]]) -> list[Item]:
-    """The items of that name from a folder, or made and put there."""
-    if cache is None:
-        return make()
-    file = cache / f"{name}.npz"
-    if not file.is_file():
+def kept(cache: Path, name: str, make: Callable[[], list[Item]]) -> list[Item]:
+    """The items of that name from a folder, or made and put there; their samples stay in the file until they are read.
+
+    Args:
+        cache: the folder.
+        name: identity of the items: everything that decides them.
+        make: makes them.
+    """
+    about = cache / f"{name}.json"
+    if not about.is_file():
         cache.mkdir(parents=True, exist_ok=True)
-        _write(file, make())
-    return _read(file)
+        _write(about, make())
+    return _read(about)
 
 
 def _write(file: Path, items: Sequence[Item]) -> None:
-    aside = file.with_name(f".{file.name}")
     about = [
         {
+            "size": item.samples.size,
             "events": [[e.label, dict(e.attributes)] for e in item.events],
             "relation": item.relation,
             "words": item.words,
@@ -137,30 +143,22 @@ def _write(file: Path, items: Sequence[Item]) -> None:
         }
         for item in items
     ]
-    with aside.open("wb") as stream:
-        np.savez(
-            stream,
-            samples=np.concatenate([item.samples for item in items]),
-            sizes=np.array([item.samples.size for item in items], np.int64),
-            about=np.frombuffer(json.dumps(about).encode(), np.uint8),
-        )
-    aside.replace(file)
+    np.save(file.with_suffix(".npy"), np.concatenate([item.samples for item in items]))
+    aside = file.with_name(f".{file.name}")
+    aside.write_text(json.dumps(about), encoding="utf-8")
+    aside.replace(file)  # the last one, so that what is there is whole
 
 
 def _read(file: Path) -> list[Item]:
-    with np.load(file, allow_pickle=False) as stored:
-        pieces = np.split(stored["samples"], np.cumsum(stored["sizes"])[:-1])
-        about = json.loads(stored["about"].tobytes())
-    return [
-        Item(
-            samples,
-            tuple(Event(label, attributes) for label, attributes in one["events"]),
-            one["relation"],
-            tuple(one["words"]),
-            tuple((int(a), int(b), str(word)) for a, b, word in one["spans"]),
-        )
-        for samples, one in zip(pieces, about, strict=True)
-    ]
+    samples = np.load(file.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+    items, start = [], 0
+    for one in json.loads(file.read_text(encoding="utf-8")):
+        spans = tuple((int(a), int(b), str(word)) for a, b, word in one["spans"])
+        events = tuple(Event(label, attributes) for label, attributes in one["events"])
+        piece = samples[start : start + one["size"]]
+        items.append(Item(piece, events, one["relation"], tuple(one["words"]), spans))
+        start += one["size"]
+    return items
 
 
 def digits_of(item: Item) -> tuple[int, ...]:

@@ -49,6 +49,8 @@ class GamaSpec:
         leave_out: speakers of the real recordings that are not trained on.
         checkpoint_every: steps between checkpoints.
         average_decay: decay of the moving average of the weights, which is what is exported.
+        stop_after: step after which the stage is exported although its schedule goes on; 0 goes to the end.
+        listened: clips of either pool that a frozen encoder hears once; the language side learns from these.
         start_from: key of the stage whose exported weights this one starts from; empty starts from scratch.
     """
 
@@ -68,7 +70,7 @@ class GamaSpec:
     target_frames: int = 384
     auxiliary: float = 1.0
     alignment_steps: int = 0
-    sounds: int = 12_000
+    sounds: int = 20_000
     sound_seed: int = 20261128
     speech: int = 14_000
     voices: int = 464
@@ -82,6 +84,8 @@ class GamaSpec:
     leave_out: tuple[str, ...] = ()
     checkpoint_every: int = 100
     average_decay: float = 0.998
+    stop_after: int = 0
+    listened: int = 0
     start_from: str = ""
 
     @classmethod
@@ -126,23 +130,33 @@ def gama_stages(
 
     encoder = GamaSpec(
         steps=steps(1800),
+        stop_after=steps(1200),
         alignment_steps=steps(400),
         seed=seed,
         voices=voices,
         recorded_share=0.5 if voices else 0.0,
     )
     language = dataclasses.replace(
-        encoder, part="language", steps=steps(900), alignment_steps=0, seed=seed + 1, start_from=encoder.key
+        encoder,
+        part="language",
+        steps=steps(500),
+        stop_after=0,
+        alignment_steps=0,
+        seed=seed + 1,
+        listened=5000,
+        average_decay=0.99,
+        start_from=encoder.key,
     )
     joint = dataclasses.replace(
         language,
         part="joint",
-        steps=steps(700),
+        steps=steps(300),
         seed=seed + 2,
-        learning_rate=1.2e-3,
+        learning_rate=1.5e-3,
+        speech=6000,
         auxiliary=0.3,
         fsdd_share=0.5,
-        fsdd_warps=3,
+        fsdd_warps=2,
         recorded_share=0.25 if voices else 0.0,
         augmentation="mixed",
         leave_out=leave_out,

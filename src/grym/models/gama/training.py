@@ -15,6 +15,7 @@ import json
 import math
 import os
 import queue
+import subprocess
 import sys
 import threading
 import time
@@ -39,6 +40,7 @@ from grym.models.gama.modeling import GamaModel
 from grym.models.gama.pools import facts, kept, sound_items, sounds_fingerprint, speech_items
 from grym.models.gama.recipe import GamaSpec
 from grym.models.gama.spelling import learn
+from grym.models.gama.team import Team
 from grym.models.recipe import TrainData
 from grym.models.training import EXIT_BUSY, LOCK_SECONDS, emit
 
@@ -53,6 +55,7 @@ WARM_UP: Final = 0.05  # share of the steps in which the learning rate rises
 REPORT_EVERY: Final = 20
 TOKENIZER_CLIPS: Final = 3000
 AUXILIARY: Final = "auxiliary.safetensors"
+MEETING: Final = "meeting"  # file by which the processes of a training find each other
 LEAST_RATE: Final = 0.02  # of the peak, at the last step
 
 
@@ -116,10 +119,19 @@ class Trainer:
         out: folder of the checkpoint and of the exported model.
         data: what the training hears; a checkpoint that heard something else is put aside.
         start: exported model of the stage before.
+        team: who trains together; default this process alone.
     """
 
-    def __init__(self, spec: GamaSpec, out: Path, data: TrainData | None = None, start: Path | None = None) -> None:
+    def __init__(
+        self,
+        spec: GamaSpec,
+        out: Path,
+        data: TrainData | None = None,
+        start: Path | None = None,
+        team: Team | None = None,
+    ) -> None:
         self._spec, self._out, self._data = spec, out, data
+        self._team = team or Team()
         self._checkpoint = out / "checkpoint.pt"
         torch.manual_seed(spec.seed)
         self.learner = Learner(spec)
@@ -132,6 +144,7 @@ class Trainer:
         self._front = FrontEnd(self.learner.model.config.audio_config)
         self._features: np.ndarray[Any, np.dtype[np.float16]] | None = None
         self.step = 0
+        self._last = spec.stop_after or spec.steps
         if self._checkpoint.is_file():
             self._restore()
 
@@ -185,58 +198,57 @@ class Trainer:
     @property
     def finished(self) -> bool:
         """Whether the last step is done."""
-        return self.step >= self._spec.steps
+        return self.step >= self._last
 
     def run(self, material: Material) -> None:
         """Train to the last step."""
-        self._prepare(material)
+        material = self._prepare(material)
         self.learner.train()
         started, seen = time.monotonic(), self.step
         for step, batch in self._batches(material):
             losses = self._train(step, batch)
             self.step = step + 1
-            if self.step % REPORT_EVERY == 0:
+            if self.step % REPORT_EVERY == 0 and self._team.leads:
                 rate = (self.step - seen) / (time.monotonic() - started)
                 emit(
                     event="step",
                     step=self.step,
-                    steps=self._spec.steps,
+                    steps=self._last,
                     loss=round(sum(losses.values()), 4),
                     parts={name: round(value, 4) for name, value in losses.items()},
                     steps_per_second=round(rate, 3),
                 )
-            if self.step % self._spec.checkpoint_every == 0 or self.finished:
+            if (self.step % self._spec.checkpoint_every == 0 or self.finished) and self._team.leads:
                 self.save()
 
-    def _prepare(self, material: Material) -> None:
-        """The tokenizer of the first stage that needs one, and the features of a frozen encoder."""
+    def _prepare(self, material: Material) -> Material:
+        """The tokenizer of the first stage, and the features of a frozen encoder with the clips that it heard."""
         if self._tokenizer is None:
             sounds = [item for item in material.items if item.events][:TOKENIZER_CLIPS]
             self._tokenizer = learn(corpus(np.random.default_rng([self._spec.seed, 1]), sounds))
         if self._spec.part == "language":
-            file = self._out / "features.npy"
-            if not file.is_file():
-                found = self._listen(material)
-                aside = file.with_suffix(".tmp.npy")
-                np.save(aside, found)
-                aside.replace(file)
-            self._features = np.load(file, mmap_mode="r")
+            material = material.fewer(self._spec.listened) if self._spec.listened else material
+            self._features = self._team.shared(self._listen(material))
+        return material
 
     @torch.no_grad()
     def _listen(self, material: Material) -> np.ndarray[Any, np.dtype[np.float16]]:
-        found = []
-        for first in range(0, len(material.items), 128):
-            numbers = range(first, min(first + 128, len(material.items)))
+        """What the encoder gives for this member's share of the clips; the rest is zero."""
+        config = self.learner.model.config.audio_config
+        found = np.zeros((len(material.items), config.columns, config.hidden_size), np.float16)
+        for first in range(128 * self._team.rank, len(found), 128 * self._team.size):
+            numbers = range(first, min(first + 128, len(found)))
             waves = [material.wave(n, np.random.default_rng([self._spec.seed, 2, n])) for n in numbers]
-            found.append(self.learner.hear(self._front(waves, self._spec.target_frames)).half().numpy())
-        return np.concatenate(found)
+            found[first : first + 128] = self.learner.hear(self._front(waves, self._spec.target_frames)).half().numpy()
+        return found
 
     def batch(self, material: Material, step: int) -> Batch:
-        """The batch of a step."""
+        """This member's share of the batch of a step."""
         spec = self._spec
         rng = np.random.default_rng([spec.seed, step])
         short = spec.part == "encoder" and rng.random() < SHORT_SHARE
-        numbers = material.choose(rng, spec.batch, short=short)
+        numbers = material.choose(rng, spec.batch, short=short)[self._team.rank :: self._team.size]
+        rng = np.random.default_rng([spec.seed, step, self._team.rank])
         columns = SHORT_COLUMNS if short else self.learner.model.config.audio_config.columns
         columns = min(columns, self.learner.model.config.audio_config.columns)
         if self._features is not None:
@@ -254,13 +266,13 @@ class Trainer:
 
         def prepare() -> None:
             try:
-                for step in range(self.step, self._spec.steps):
+                for step in range(self.step, self._last):
                     ready.put((step, self.batch(material, step)))
             except BaseException as error:  # noqa: BLE001 - raised where it is waited for
                 ready.put(error)
 
         threading.Thread(target=prepare, daemon=True).start()
-        for _ in range(self.step, self._spec.steps):
+        for _ in range(self.step, self._last):
             found = ready.get()
             if isinstance(found, BaseException):
                 raise found
@@ -273,6 +285,7 @@ class Trainer:
         total = torch.stack(list(losses.values())).sum()
         self._optimizer.zero_grad()
         total.backward()
+        self._team.average([p.grad for _, p in self.learner.learnt() if p.grad is not None])
         torch.nn.utils.clip_grad_norm_([p for _, p in self.learner.learnt()], 2.0)
         self._optimizer.step()
         decay = min(self._spec.average_decay, (1 + step) / (10 + step))
@@ -311,14 +324,14 @@ def rate(step: int, steps: int) -> float:
     return LEAST_RATE + (1 - LEAST_RATE) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def gather(spec: GamaSpec, fsdd: Path | None, cache: Path | None) -> Material:
+def gather(spec: GamaSpec, fsdd: Path | None, cache: Path) -> Material:
     """The pools of a recipe, made or read."""
     name = f"sounds-{spec.sounds}-{spec.sound_seed}-{sounds_fingerprint()}"
     sounds = kept(cache, name, lambda: sound_items(spec.sounds, spec.sound_seed))
     return Material(sounds, kept(cache, _speech_name(spec, fsdd), lambda: _speech(spec, fsdd, cache)))
 
 
-def _speech(spec: GamaSpec, fsdd: Path | None, cache: Path | None) -> list[Item]:
+def _speech(spec: GamaSpec, fsdd: Path | None, cache: Path) -> list[Item]:
     longest = spec.target_frames * 160
     return speech_items(shared.build_bank(spec, fsdd, None, cache), spec.speech, spec.voice_seed, longest)
 
@@ -343,31 +356,58 @@ def main() -> int:
     parser.add_argument("--fsdd", type=Path, default=None)
     parser.add_argument("--start", type=Path, default=None, help="folder of the exported stage to start from")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--threads", type=int, default=0, help="of torch; default: the cores it may use")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="that train together")
+    parser.add_argument("--rank", type=int, default=0, help="of this process among them; for its own use")
     parser.add_argument("--parent", type=int, default=None, help="process id to end with")
     options = parser.parse_args()
     if options.parent is not None:
         threading.Thread(target=shared.watch_parent, args=(options.parent,), daemon=True).start()
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.rank:
+        _train(options)
+        return 0
     try:
         with FileLock(options.out / "training.lock", timeout=LOCK_SECONDS):
-            _train(options)
+            return _lead(options)
     except Timeout:
         emit(event="busy", folder=str(options.out))
         return EXIT_BUSY
+
+
+def _lead(options: argparse.Namespace) -> int:
+    """Train with as many processes as were asked for; each has one thread, which beats one process with several."""
+    (options.out / MEETING).unlink(missing_ok=True)
+    command = [sys.executable, "-m", "grym.models.gama.training", *sys.argv[1:]]
+    others = [
+        subprocess.Popen([*command, "--rank", str(rank), "--parent", str(os.getpid())])
+        for rank in range(1, options.processes)
+    ]
+    try:
+        _train(options)
+    finally:
+        for process in others:
+            process.terminate()
+            process.wait()
     return 0
 
 
 def _train(options: argparse.Namespace) -> None:
     spec = GamaSpec.from_json(options.spec)
-    torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(1)
     data = TrainData.of(spec, options.fsdd, None)
-    trainer = Trainer(spec, options.out, data, options.start)
-    if not trainer.finished:
-        emit(event="data", **dataclasses.asdict(data))
+    team = Team.meet(options.out / MEETING, options.rank, options.processes)
+    trainer = Trainer(spec, options.out, data, options.start, team)
+    if not (trainer.finished and (options.out / "model" / "training.json").is_file()):
+        if team.leads:
+            emit(event="data", **dataclasses.asdict(data))
+            gather(spec, options.fsdd, options.out.parent / "voices")
+        team.wait()
         trainer.run(gather(spec, options.fsdd, options.out.parent / "voices"))
-        trainer.export(options.out / "model")
-    emit(event="done", step=trainer.step, folder=str(options.out / "model"))
+        if team.leads:
+            trainer.export(options.out / "model")
+    team.wait()
+    if team.leads:
+        emit(event="done", step=trainer.step, folder=str(options.out / "model"))
 
 
 if __name__ == "__main__":
