@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
+from transformers import GenerationConfig
 
 from benchmarks.figures import Figure, median
 from grym.config import ModelSpec
@@ -21,7 +22,6 @@ from grym.models.gama.loading import encode, load
 from grym.models.gama.prompts import INSTRUCTIONS, fill
 from grym.models.interface import AudioClip, Options
 from grym.models.wav2vec2 import CHECKPOINTS
-from transformers import GenerationConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -136,7 +136,7 @@ def convert_gama(
 
 
 @app.command()
-def train(
+def train(  # noqa: PLR0913 - an option each
     scale: Annotated[float, typer.Option(help="Factor on every number of steps, for quick trials.")] = 1.0,
     seed: Annotated[
         int | None, typer.Option(help="Seed of everything that is drawn; default the recipe's own.")
