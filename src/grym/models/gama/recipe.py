@@ -150,7 +150,7 @@ def gama_stages(
     joint = dataclasses.replace(
         language,
         part="joint",
-        steps=steps(300),
+        steps=steps(400),
         seed=seed + 2,
         learning_rate=1.5e-3,
         speech=6000,
