@@ -17,7 +17,7 @@ help:
 	@echo "make chaos  kills, full disks and floods, for real: long"
 	@echo "make fuzz   broken inputs by the million for protocol, manifests and decoder: long"
 	@echo "make bench  measure speed and memory beside what was promised: rates at 10 000 replicates; quiet machine, about 40 minutes"
-	@echo "make train  train wav2vec2-mini (espeak-ng; GRYM_FSDD for real speech)"
+	@echo "make train  train wav2vec2-mini and gama-mini (espeak-ng; GRYM_FSDD for real speech)"
 	@echo "make corpus generate the bundled corpora again (espeak-ng for digits)"
 	@echo "make doctor say what is missing"
 
@@ -63,6 +63,7 @@ deploy: $(STAMP)
 
 train: $(STAMP)
 	@$(BIN)/python -m flows train --leave-one-out --install
+	@$(BIN)/python -m flows train --name gama-mini --leave-one-out --folds 1 --install
 
 doctor: $(STAMP)
 	@$(BIN)/python -m flows doctor

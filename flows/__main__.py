@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -148,20 +148,28 @@ def convert_gama(
 
 
 @app.command()
-def train(
+def train(  # noqa: PLR0913 - an option each
     scale: Annotated[float, typer.Option(help="Factor on every number of steps, for quick trials.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 20261120,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of everything that is drawn; default the recipe's own.")
+    ] = None,
     voices: Annotated[int, typer.Option(help="Synthetic training voices.")] = 464,
-    name: Annotated[str, typer.Option(help="Folder below HOME/training.")] = "wav2vec2-mini",
+    name: Annotated[
+        str, typer.Option(help="Folder below HOME/training; wav2vec2-mini and gama-mini name their recipe.")
+    ] = "wav2vec2-mini",
+    architecture: Annotated[
+        Literal["auto", "wav2vec2-mini", "gama-mini"], typer.Option(help="Whose recipe; auto is that of the name.")
+    ] = "auto",
     manifest: Annotated[str, typer.Option(help="Further clips to train on, CSV or JSONL.")] = "",
     measure_on: Annotated[str, typer.Option(help="Dataset to measure on instead of the test splits.")] = "",
     *,
     leave_one_out: Annotated[
         bool, typer.Option("--leave-one-out", help="Also measure on real speakers that were left out, one by one.")
     ] = False,
+    folds: Annotated[int, typer.Option(help="How many speakers are left out, by name; 0 is all.")] = 0,
     install: Annotated[bool, typer.Option("--install", help="Replace the bundled checkpoint.")] = False,
 ) -> None:
-    """Train wav2vec2-mini, or go on where a killed training stopped, and measure it."""
+    """Train wav2vec2-mini or gama-mini, or go on where a killed training stopped, and measure it."""
     from grym.config import ensure_home, load_settings
 
     settings = load_settings()
@@ -185,14 +193,16 @@ def train(
                 seed=seed,
                 voices=voices,
                 name=name,
+                architecture=architecture,
                 manifest=manifest,
                 measure_on=measure_on,
                 leave_one_out=leave_one_out,
+                folds=folds,
                 install=install,
             )
         drain(server.url, result.flow_run_id, result.task_runs)
     for title, rate in result.rates.items():
-        out.print(f"{title}: WER {100 * rate:.2f} %")
+        out.print(f"{title}: {100 * rate:.2f} %" if title.startswith("Right") else f"{title}: WER {100 * rate:.2f} %")
     out.print(f"Checkpoint: {result.folder}")
 
 

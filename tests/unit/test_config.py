@@ -189,5 +189,6 @@ def test_the_shipped_file_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GRYM_CONFIG", raising=False)
     settings = load_settings(Path(__file__).resolve().parents[2] / "grym.toml")
     assert settings.model(settings.compare.a).options["precision"] == "fp32"
-    assert settings.model(settings.compare.b).options["precision"] == "int8"
-    assert settings.dataset(settings.compare.dataset).path.is_file()
+    assert settings.model(settings.compare.b).options["path"] == "bundled:gama-mini"
+    assert [settings.dataset(name).task for name in settings.compare.datasets] == ["transcribe", "classify"]
+    assert all(settings.dataset(name).path.is_file() for name in settings.compare.datasets)

@@ -389,7 +389,14 @@ def test_rows_are_plain_values(frames):
 
 def test_every_shipped_suite_loads_whole():
     """The loader gives every rule of every file, each with reason, severity and name."""
-    assert suite_names() == ("features", "input_audio", "response_time", "transcription")
+    assert suite_names() == (
+        "classification",
+        "descriptions",
+        "features",
+        "input_audio",
+        "response_time",
+        "transcription",
+    )
     for name in suite_names():
         suite = load_suite(name)
         assert len(suite.rules) == len(suite.expectations.expectations) == len(entries(name))
@@ -423,7 +430,7 @@ def test_a_rule_that_the_library_drops_is_an_error(monkeypatch, tmp_path):
 
 def test_unknown_suites_name_those_that_exist(tmp_path):
     """A wrong name is answered with the right ones, and a path is no name."""
-    with pytest.raises(QualityError, match="there are: features, input_audio, response_time, transcription"):
+    with pytest.raises(QualityError, match="there are: classification, descriptions, features"):
         load_suite("feature")
     with pytest.raises(QualityError, match="there are: none"):
         load_suite("../suites/features", tmp_path)

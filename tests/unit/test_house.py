@@ -132,8 +132,8 @@ def test_constraints_name_no_host() -> None:
 
 
 def test_bundled_files_stay_small() -> None:
-    """Each bundled corpus stays within 6 MB and a checkpoint within 10 MB."""
+    """Each bundled corpus stays within 6 MB and a checkpoint within 12 MB."""
     for corpus in (ROOT / "datasets").iterdir():
         assert sum(path.stat().st_size for path in corpus.rglob("*") if path.is_file()) <= 6_000_000, corpus.name
     for folder in (ROOT / "src/grym/models/checkpoints").iterdir():
-        assert sum(path.stat().st_size for path in folder.rglob("*")) <= 10_000_000
+        assert sum(path.stat().st_size for path in folder.rglob("*")) <= 12_000_000

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from grym.audio import decode
 from grym.batching import plan_batches
 from grym.compare.normalize import get_normalizer
@@ -77,6 +79,34 @@ def measure(worker: Worker, usable: Sequence[Usable], settings: Settings) -> Mea
         GrymError: the model failed.
     """
     return Measured(tuple(usable), _scores(worker, usable, settings))
+
+
+def controls(part: Measured, settings: Settings, seed: int = 0) -> tuple[float, float]:
+    """What is no hearing: word error rates of random words, and of the answers to other clips, as fractions.
+
+    Args:
+        part: what was answered.
+        settings: for the normaliser.
+        seed: of the random words; as many as the reference has, of the words that occur in any.
+
+    Raises:
+        QualityError: not one word was scored.
+    """
+    overall(pooled([part]))
+    normalizer = get_normalizer(settings.compare.normalizer)
+    rng = np.random.default_rng(seed)
+    answered = [part.scores[clip.clip_id] for clip in part.usable if clip.clip_id in part.scores]
+    truth = [" ".join(pair.reference for pair in one.alignment if pair.reference) for one in answered]
+    words = sorted({word for text in truth for word in text.split()})
+    guesses = [" ".join(words[int(i)] for i in rng.integers(0, len(words), len(text.split()))) for text in truth]
+    said = [" ".join(pair.hypothesis for pair in one.alignment if pair.hypothesis) for one in answered]
+    order = rng.permutation(len(said)).tolist()
+    next_one = dict(zip(order, [*order[1:], *order[:1]], strict=True))
+    rates = []
+    for texts in (guesses, [said[next_one[i]] for i in range(len(said))]):
+        scores = [score(true, text, normalizer) for true, text in zip(truth, texts, strict=True)]
+        rates.append(sum(one.errors for one in scores) / max(1, sum(one.reference_words for one in scores)))
+    return rates[0], rates[1]
 
 
 def pooled(parts: Sequence[Measured]) -> list[SliceRate]:

@@ -181,6 +181,11 @@ class Bank:
         longest = chosen[-1].samples.size
         return [self._finish(clip, longest, rng) for clip in chosen]
 
+    def compose(self, count: int, rng: np.random.Generator, room: int = 0) -> Clip:
+        """One clip of ``count`` digits by one speaker, augmented, with up to ``room`` samples of background around."""
+        draft = self._draft(count, rng, joined_only=False)
+        return self._finish(draft, draft.samples.size + int(rng.integers(0, room + 1)), rng)
+
     def _draft(self, count: int, rng: np.random.Generator, *, joined_only: bool) -> Clip:
         group = int(rng.choice(len(self._weights), p=self._weights))
         strings = self._strings[group]

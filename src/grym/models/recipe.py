@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from grym.corpus.recorded import voices_sha256
 from grym.corpus.synthesizers import installed
@@ -19,6 +19,8 @@ from grym.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from grym.models.gama.recipe import GamaSpec
 
 # Takes 0-4 of the Free Spoken Digit Dataset are its test split.
 FSDD_FIRST_TAKE: Final = 5
@@ -49,6 +51,8 @@ class TrainSpec:
         stop_after: step after which the stage is exported although its schedule goes on; 0 goes to the end.
         start_from: key of the stage whose exported weights this one starts from; empty starts from scratch.
     """
+
+    module: ClassVar[str] = "grym.models.training"
 
     steps: int = 6000
     alignment_steps: int = 400
@@ -116,7 +120,7 @@ class TrainData:
     manifest_sha256: str = ""
 
     @classmethod
-    def of(cls, spec: TrainSpec, fsdd: Path | None, manifest: Path | None) -> Self:
+    def of(cls, spec: TrainSpec | GamaSpec, fsdd: Path | None, manifest: Path | None) -> Self:
         """Describe what a training of this recipe would hear; reads no audio and synthesises none.
 
         Raises:
@@ -153,7 +157,7 @@ class TrainData:
         )
 
 
-def _fsdd_takes(spec: TrainSpec, fsdd: Path) -> list[Path]:
+def _fsdd_takes(spec: TrainSpec | GamaSpec, fsdd: Path) -> list[Path]:
     files = sorted((fsdd / "recordings").glob("*_*_*.wav"))
     parts = [path.stem.split("_") for path in files]  # digit, speaker, take
     takes = [

@@ -51,6 +51,8 @@ from grym.models.recipe import FSDD_FIRST_TAKE, TrainData, TrainSpec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from grym.models.gama.recipe import GamaSpec
+
 # Training clips lie in longer ones with background around them, so the network expects some.
 LEAD_IN_SECONDS: Final = 0.1
 VOCABULARY: Final = ("<pad>", "<s>", "</s>", "<unk>", "|", *"etaonihsrdlumwcfgypbvk'xjqz")
@@ -301,7 +303,9 @@ class Trainer:
             (folder / LEXICON_FILE).write_text(json.dumps(WORDS) + "\n", encoding="utf-8")
 
 
-def build_bank(spec: TrainSpec, fsdd: Path | None, manifest: Path | None = None, cache: Path | None = None) -> Bank:
+def build_bank(
+    spec: TrainSpec | GamaSpec, fsdd: Path | None, manifest: Path | None = None, cache: Path | None = None
+) -> Bank:
     """Real takes, synthetic voices and a manifest's clips, each where it is given, in the shares of the recipe."""
     if spec.augmentation not in PRESETS:
         msg = f"There is no augmentation {spec.augmentation!r}; known are {', '.join(sorted(PRESETS))}."
@@ -336,7 +340,7 @@ def main() -> int:
     parser.add_argument("--parent", type=int, default=None, help="process id to end with")
     options = parser.parse_args()
     if options.parent is not None:
-        threading.Thread(target=_watch_parent, args=(options.parent,), daemon=True).start()
+        threading.Thread(target=watch_parent, args=(options.parent,), daemon=True).start()
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(options.out / "training.lock", timeout=LOCK_SECONDS):
@@ -359,7 +363,7 @@ def _train(options: argparse.Namespace) -> None:
     emit(event="done", step=trainer.step, folder=str(options.out / "model"))
 
 
-def _watch_parent(parent: int) -> None:
+def watch_parent(parent: int) -> None:
     """End with the process that started this one. A checkpoint is swapped in whole, so any moment will do."""
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_SECONDS)

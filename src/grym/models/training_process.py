@@ -24,7 +24,10 @@ from grym.errors import ErrorRecord, GrymError, WorkerError
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
 
+    from grym.models.gama.recipe import GamaSpec
     from grym.models.recipe import TrainSpec
+
+    Recipe = TrainSpec | GamaSpec
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -33,12 +36,24 @@ Listener = Callable[[dict[str, Any]], None]
 # thread that reads the training, with the dictionary that train() yields; what it raises ends the training.
 listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
+# By module of the training. Activations of a small model are a few megabytes each: given back to the kernel after every
+# operation, as malloc does by default, they are mapped and cleared again thousands of times in a step, which took half
+# of the time. One thread each: several processes train together.
+_MEMORY: Final[dict[str, dict[str, str]]] = {
+    "grym.models.gama.training": {
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
+        "MALLOC_TOP_PAD_": str(1 << 29),
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+        "OMP_NUM_THREADS": "1",
+    }
+}
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 
 
 def train(
-    spec: TrainSpec,
+    spec: Recipe,
     out: Path,
     *,
     fsdd: Path | None = None,
@@ -89,7 +104,7 @@ def follow(command: list[str], out: Path, known: Mapping[str, Any]) -> Generator
             text=True,
             encoding="utf-8",
             errors="replace",
-            env=_environment(),
+            env={**_environment(), **_MEMORY.get(spec.module, {})},
         ) as process,
     ):
         try:
@@ -154,9 +169,9 @@ def _exchange(left: Path, right: Path) -> bool:
     )
 
 
-def _command(spec: TrainSpec, out: Path, paths: dict[str, Path | None]) -> list[str]:
+def _command(spec: Recipe, out: Path, paths: dict[str, Path | None]) -> list[str]:
     # The recipe decides how long the schedule is; the process finds its checkpoint by itself.
-    command = [sys.executable, "-m", "grym.models.training", "--out", str(out), "--parent", str(os.getpid())]
+    command = [sys.executable, "-m", spec.module, "--out", str(out), "--parent", str(os.getpid())]
     command += ["--spec", json.dumps(dataclasses.asdict(spec))]
     for option, path in paths.items():
         if path is not None:

@@ -22,6 +22,7 @@ class AudioBlock(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.heads = config.num_attention_heads
+        self.eager = False  # in training on a CPU the fused attention takes longer than its parts
         self.norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
@@ -34,8 +35,12 @@ class AudioBlock(nn.Module):
         batch, length, width = hidden.shape
         fused = self.qkv(self.norm1(hidden)).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = fused.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(batch, length, width)
-        hidden = hidden + self.proj(mixed)
+        if self.eager:
+            weights = (query * query.shape[-1] ** -0.5 @ key.transpose(2, 3)).softmax(dim=-1)
+            mixed = weights @ value
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value)
+        hidden = hidden + self.proj(mixed.transpose(1, 2).reshape(batch, length, width))
         changed: torch.Tensor = hidden + self.fc2(F.gelu(self.fc1(self.norm2(hidden))))
         return changed
 
@@ -65,10 +70,13 @@ class AudioEncoder(nn.Module):
         """Last layer and taps, ``shape = (batch, N, D)`` each.
 
         Args:
-            spectrogram: normalised log-mel values, ``shape = (batch, target_frames, num_mel_bins)``.
+            spectrogram: normalised log-mel values, ``shape = (batch, target_frames, num_mel_bins)``. Training may give
+                the first frames of windows alone, a multiple of the patch size: ``N`` is smaller then.
         """
         image = spectrogram.transpose(1, 2).unsqueeze(1).to(self.patch.weight.dtype)
-        hidden = self.patch(image).flatten(2).transpose(1, 2) + self.position + self.modality
+        columns = spectrogram.shape[1] // self.config.patch_size
+        place = self.position.unflatten(1, (self.config.rows, -1))[:, :, :columns].flatten(1, 2)
+        hidden = self.patch(image).flatten(2).transpose(1, 2) + place + self.modality
         taps: dict[str, torch.Tensor] = {}
         for index, block in enumerate(self.blocks):
             hidden = self._run(block, hidden)
@@ -80,7 +88,7 @@ class AudioEncoder(nn.Module):
     def pool(self, hidden: torch.Tensor, divisor: float) -> torch.Tensor:
         """Mean over frequency in float32, divided by ``divisor``: ``(batch, N, D)`` to ``(batch, columns, D)``."""
         batch, _, width = hidden.shape
-        grid = hidden.float().view(batch, self.config.rows, self.config.columns, width)
+        grid = hidden.float().view(batch, self.config.rows, -1, width)
         return grid.mean(dim=1) / divisor
 
     def _run(self, block: nn.Module, hidden: torch.Tensor) -> torch.Tensor:

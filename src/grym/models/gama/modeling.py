@@ -161,7 +161,10 @@ class GamaModel(PreTrainedModel):  # type: ignore[misc]
         """Audio tokens of windows, ``shape = (B, target_frames, num_mel_bins)``."""
         hidden, taps = self.audio_tower(spectrogram)
         pooled = self.audio_tower.pool(hidden, self.config.pool_divisor)
-        taps = [self.audio_tower.pool(tap, self.config.pool_divisor) for tap in taps]
+        return self.understand(pooled, [self.audio_tower.pool(tap, self.config.pool_divisor) for tap in taps])
+
+    def understand(self, pooled: torch.Tensor, taps: list[torch.Tensor]) -> AudioTokens:
+        """Audio tokens from what the encoder gave, pooled, ``shape = (B, columns, D)``."""
         asked = self.qformer(
             query_embeds=self.query_tokens.expand(len(pooled), -1, -1),
             encoder_hidden_states=self.qformer_norm(pooled),

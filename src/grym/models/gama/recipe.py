@@ -1,0 +1,165 @@
+"""The recipe of ``gama-mini``: every number that decides its result. Imports no torch.
+
+Three stages. The encoder learns alone, with auxiliary heads, from synthetic voices and generated sounds; the language
+side learns from what the encoder, now frozen, gives; then both learn together, and real speech is added.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from grym.errors import ConfigError
+
+PARTS: Final = ("encoder", "language", "joint")
+
+
+@dataclass(frozen=True, slots=True)
+class GamaSpec:
+    """Everything that decides the result of one stage.
+
+    Attributes:
+        part: ``encoder``, ``language`` or ``joint``.
+        steps: optimizer steps in all.
+        seed: seed of weights and batches.
+        learning_rate: peak, of both optimizers.
+        weight_decay: on matrices only.
+        batch: clips of a step, half of them sounds and half of them speech.
+        width: of the audio encoder, the Q-Former and the aggregator.
+        blocks: of the audio encoder.
+        text_width: of the language model.
+        text_layers: of the language model.
+        target_frames: frames of 10 ms of a window.
+        auxiliary: factor on the losses of the auxiliary heads.
+        alignment_steps: first steps in which the digits of joined clips are aligned frame by frame.
+        sounds: generated clips of sound events.
+        sound_seed: seed of them; the same in all stages, so that they are generated once.
+        speech: composed clips of spoken digits.
+        voices: English voices of espeak-ng.
+        voice_seed: seed of what all synthetic voices say and how.
+        strings_per_voice: digit strings by each of them, beside the ten single digits.
+        fsdd_share: share of speech from real recordings.
+        recorded_share: share of speech from the voices of :mod:`grym.corpus.synthesizers`.
+        string_share: share of the synthetic voices' longer clips that were spoken as one string.
+        fsdd_warps: copies of every real take with other formants.
+        augmentation: name in :data:`grym.corpus.augment.PRESETS`.
+        leave_out: speakers of the real recordings that are not trained on.
+        checkpoint_every: steps between checkpoints.
+        average_decay: decay of the moving average of the weights, which is what is exported.
+        stop_after: step after which the stage is exported although its schedule goes on; 0 goes to the end.
+        listened: clips of either pool that a frozen encoder hears once; the language side learns from these.
+        start_from: key of the stage whose exported weights this one starts from; empty starts from scratch.
+    """
+
+    module: ClassVar[str] = "grym.models.gama.training"
+    batch_seconds: ClassVar[float] = 44.0  # of the bank's own batches, which are not used here
+
+    part: str = "encoder"
+    steps: int = 1800
+    seed: int = 20261128
+    learning_rate: float = 2.5e-3
+    weight_decay: float = 0.02
+    batch: int = 64
+    width: int = 160
+    blocks: int = 6
+    text_width: int = 192
+    text_layers: int = 3
+    target_frames: int = 384
+    auxiliary: float = 1.0
+    alignment_steps: int = 0
+    sounds: int = 20_000
+    sound_seed: int = 20261128
+    speech: int = 14_000
+    voices: int = 464
+    voice_seed: int = 20261120
+    strings_per_voice: int = 12
+    fsdd_share: float = 0.0
+    recorded_share: float = 0.5
+    string_share: float = 0.5
+    fsdd_warps: int = 0
+    augmentation: str = "wide"
+    leave_out: tuple[str, ...] = ()
+    checkpoint_every: int = 100
+    average_decay: float = 0.998
+    stop_after: int = 0
+    listened: int = 0
+    start_from: str = ""
+
+    @classmethod
+    def from_json(cls, text: str) -> GamaSpec:
+        """Read fields from a JSON object; fields that are not named keep their defaults.
+
+        Raises:
+            ConfigError: a field or the part is unknown; the message names the right ones.
+        """
+        fields = json.loads(text)
+        known = [field.name for field in dataclasses.fields(cls)]
+        unknown = sorted(set(fields) - set(known))
+        if unknown:
+            msg = f"Unknown training fields {', '.join(unknown)}; known are {', '.join(known)}."
+            raise ConfigError(msg, code="unknown-option")
+        spec = cls(**{**fields, "leave_out": tuple(fields.get("leave_out", ()))})
+        if spec.part not in PARTS:
+            msg = f"Unknown part {spec.part!r}; known are {', '.join(PARTS)}."
+            raise ConfigError(msg, code="unknown-option")
+        return spec
+
+    @property
+    def key(self) -> str:
+        """Identity of the stage; a checkpoint of another key is refused."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def gama_stages(
+    seed: int = 20261128, voices: int = 464, scale: float = 1.0, leave_out: tuple[str, ...] = ()
+) -> tuple[GamaSpec, ...]:
+    """The stages of ``gama-mini``; people are heard in the last one only.
+
+    Args:
+        seed: seed of everything that is drawn.
+        voices: English voices of espeak-ng; 0 is no synthetic voice of any engine.
+        scale: factor on every number of steps, for quick trials.
+        leave_out: real speakers that are not trained on; the stages before the last are the same.
+    """
+
+    def steps(count: int) -> int:
+        return max(1, round(count * scale))
+
+    encoder = GamaSpec(
+        steps=steps(1800),
+        stop_after=steps(1200),
+        alignment_steps=steps(400),
+        seed=seed,
+        voices=voices,
+        recorded_share=0.5 if voices else 0.0,
+    )
+    language = dataclasses.replace(
+        encoder,
+        part="language",
+        steps=steps(500),
+        stop_after=0,
+        alignment_steps=0,
+        seed=seed + 1,
+        listened=5000,
+        average_decay=0.99,
+        start_from=encoder.key,
+    )
+    joint = dataclasses.replace(
+        language,
+        part="joint",
+        steps=steps(400),
+        seed=seed + 2,
+        learning_rate=1.5e-3,
+        speech=6000,
+        auxiliary=0.3,
+        fsdd_share=0.5,
+        fsdd_warps=2,
+        recorded_share=0.25 if voices else 0.0,
+        augmentation="mixed",
+        leave_out=leave_out,
+        start_from=language.key,
+    )
+    return encoder, language, joint
