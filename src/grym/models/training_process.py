@@ -78,16 +78,20 @@ def train(
         WorkerError: another process trains in ``out``, or the process ended without the event ``done``.
     """
     known = {"stage": spec.key, "steps": spec.stop_after or spec.steps}
-    yield from follow(_command(spec, out, {"--fsdd": fsdd, "--manifest": manifest, "--start": start}), out, known)
+    command = _command(spec, out, {"--fsdd": fsdd, "--manifest": manifest, "--start": start})
+    yield from follow(command, out, known, _MEMORY.get(spec.module))
 
 
-def follow(command: list[str], out: Path, known: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
+def follow(
+    command: list[str], out: Path, known: Mapping[str, Any], environment: Mapping[str, str] | None = None
+) -> Generator[dict[str, Any], None, None]:
     """Run a training process and yield its events as they come; :data:`listener` hears them first.
 
     Args:
         command: of a process that prints one JSON object per line and ends with the event ``done``.
         out: folder of its log; made if it is missing.
         known: fields that every event gets.
+        environment: variables of the process beside the usual ones.
 
     Raises:
         GrymError: what the process reported as the event ``failed``, with the fields of its record under ``error``.
@@ -104,7 +108,7 @@ def follow(command: list[str], out: Path, known: Mapping[str, Any]) -> Generator
             text=True,
             encoding="utf-8",
             errors="replace",
-            env={**_environment(), **_MEMORY.get(spec.module, {})},
+            env={**_environment(), **(environment or {})},
         ) as process,
     ):
         try:
