@@ -80,7 +80,7 @@ def measure_ctc(
     runs = len(results)
     if unheard is not None:
         results[UNHEARD] = unheard
-    card = render_card([*plan.stages()], results, data=heard, notes=NOTES)  # type: ignore[list-item]  # of its own family
+    card = render_card([*plan.stages()], results, data=heard, notes=NOTES)
     return Judged(card, {title: overall(measured) for title, measured in results.items()}, runs)
 
 
@@ -94,7 +94,7 @@ def measure_gama(
     if unheard is not None:
         digits[UNHEARD] = unheard
     card = render_gama_card(
-        [*plan.stages()],  # type: ignore[list-item]  # of its own family
+        [*plan.stages()],
         heard,
         sounds,
         digits,

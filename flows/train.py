@@ -98,7 +98,8 @@ def train(  # noqa: PLR0913 - a form of the Prefect UI has a field for each
         models, trained = _folds(plan, speakers(fsdd)[: folds or None], extra)
         unheard = evaluate_unheard(models, "fsdd-all", settings, ADAPTERS[chosen])
         runs += trained + 1
-    heard = [recorded_data(plan.home / spec.key / "model") or now for spec, now in zip(stages, offered, strict=True)]
+    keys = [spec.key for spec in stages]
+    heard = [recorded_data(plan.home / key / "model") or now for key, now in zip(keys, offered, strict=True)]
     judge = measure_gama if chosen == "gama-mini" else measure_ctc
     judged = judge(plan, folder, heard, measure_on, unheard)
     (folder / "README.md").write_text(judged.card, encoding="utf-8")

@@ -29,7 +29,7 @@ from grym.models.finetune.kinds import Example, Kind, read_kind
 from grym.models.finetune.recipe import FinetuneData, FinetuneSpec, TrainingClip, read_clips, training_key
 from grym.models.lexicon import FILE as LEXICON_FILE
 from grym.models.lexicon import read_words
-from grym.models.training import EXIT_BUSY, LOCK_SECONDS, _watch_parent, emit
+from grym.models.training import EXIT_BUSY, LOCK_SECONDS, emit, watch_parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -268,7 +268,7 @@ def main() -> int:
     parser.add_argument("--parent", type=int, default=None, help="process id to end with")
     options = parser.parse_args()
     if options.parent is not None:
-        threading.Thread(target=_watch_parent, args=(options.parent,), daemon=True).start()
+        threading.Thread(target=watch_parent, args=(options.parent,), daemon=True).start()
     options.out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(options.out / "training.lock", timeout=LOCK_SECONDS):

@@ -74,7 +74,8 @@ class FrontEnd:
         mels = (power @ self._banks).clamp(min=torch.finfo(torch.float32).eps).log()
         for row, count in zip(mels, counts, strict=True):
             row[count:] = 0.0
-        return (mels - self._config.mean) / self._config.std
+        scaled: torch.Tensor = (mels - self._config.mean) / self._config.std
+        return scaled
 
 
 @dataclass(frozen=True, slots=True)

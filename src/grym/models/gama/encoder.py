@@ -75,7 +75,7 @@ class AudioEncoder(nn.Module):
         """
         image = spectrogram.transpose(1, 2).unsqueeze(1).to(self.patch.weight.dtype)
         columns = spectrogram.shape[1] // self.config.patch_size
-        place = self.position.unflatten(1, (self.config.rows, -1))[:, :, :columns].flatten(1, 2)
+        place = torch.unflatten(self.position, 1, (self.config.rows, -1))[:, :, :columns].flatten(1, 2)
         hidden = self.patch(image).flatten(2).transpose(1, 2) + place + self.modality
         taps: dict[str, torch.Tensor] = {}
         for index, block in enumerate(self.blocks):

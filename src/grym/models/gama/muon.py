@@ -31,7 +31,8 @@ def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
     for _ in range(ROUNDS):
         gram = x @ x.transpose(1, 2)
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.transpose(1, 2) if tall else x
+    flat: torch.Tensor = x.transpose(1, 2) if tall else x
+    return flat
 
 
 class Muon(torch.optim.Optimizer):
@@ -96,7 +97,8 @@ class Muon(torch.optim.Optimizer):
 
 def groups(named: Iterable[tuple[str, torch.nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
     """Matrices between layers for Muon; embeddings, convolutions, heads, norms and biases for AdamW."""
-    matrices, rest = [], []
+    matrices: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
     for name, p in named:
         hidden = p.ndim == 2 and not any(part in name for part in ("embed", "lm_head", "heads."))  # noqa: PLR2004
         (matrices if hidden else rest).append(p)

@@ -284,7 +284,7 @@ class Trainer:
         losses = self.learner(batch, self._spec, align=step < self._spec.alignment_steps)
         total = torch.stack(list(losses.values())).sum()
         self._optimizer.zero_grad()
-        total.backward()
+        torch.autograd.backward(total)
         self._team.average([p.grad for _, p in self.learner.learnt() if p.grad is not None])
         torch.nn.utils.clip_grad_norm_([p for _, p in self.learner.learnt()], 2.0)
         self._optimizer.step()
