@@ -260,7 +260,7 @@ def test_a_load_that_fails_says_why(make):
     """What the child said arrives as it is, its process is gone, and the next start tries again."""
     with pytest.raises(ConfigError, match="Unknown option 'speed' of model 'toy'"):
         make(spec(speed=1)).start()
-    with pytest.raises(ConfigError, match="known are fake"):
+    with pytest.raises(ConfigError, match="known are audio_lm"):
         make(spec(adapter="nobody")).start()
     broken = make(spec({"load": {"do": "raise", "code": "no-weights"}}))
     with pytest.raises(ModelError) as caught:

@@ -208,14 +208,15 @@ def test_an_unknown_run_names_those_that_exist(settings: Settings) -> None:
 def test_the_verdict_is_a_table_of_both_arms(settings: Settings) -> None:
     """Both arms, what differs, what was put aside, and where everything lies."""
     out = printed()
-    result = SimpleNamespace(
+    one = SimpleNamespace(
         run_id=RUN.id,
         resumed=True,
+        dataset="digits",
+        task="transcribe",
         verdict="cannot tell",
         sentence="Too few clips.",
-        warehouse="w.duckdb",
-        report="p.html",
     )
+    result = SimpleNamespace(runs=(one,), warehouse="w.duckdb", report="p.html")
     show.show_verdict(out, Store(settings.home), result)  # type: ignore[arg-type] # the flow's own class loads Prefect
     lines = {line.split("│")[1].strip(): line for line in text_of(out).splitlines() if line.count("│") > 2}
     cells = [cell.strip() for cell in lines["WER %"].split("│")[2:-1]]
