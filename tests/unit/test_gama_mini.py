@@ -28,9 +28,9 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = CHECKPOINTS / "gama-mini"
 SEED = 20270101  # no training and no card uses it
 # What the card says, less what a small draw may miss by luck.
-WER_BUNDLED = 0.15
+WER_BUNDLED = 0.22
 WER_PEOPLE = 0.15
-FLOORS = {LABEL: 0.95, BOTH: 0.75, QUESTION: 0.85, CAPTION: 0.5}
+FLOORS = {LABEL: 0.95, BOTH: 0.75, QUESTION: 0.72, CAPTION: 0.55}
 
 
 @pytest.fixture(scope="module")
