@@ -134,4 +134,4 @@ def test_workers_are_recycled_and_sized_by_memory(make: Callable[..., Pool]) -> 
     assert pool.process([clip()], Options(), deadline=30)[0][0].text == "one two"
     assert pool.memory_mb > 0
     assert pool.resident_mb > 10
-    assert eventually(lambda: len(psutil.Process().children()) == 1)
+    assert eventually(lambda: len(workers(os.getpid())) == 1)
