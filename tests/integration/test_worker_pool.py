@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 
 from grym.config import WorkerLimits
@@ -13,6 +13,7 @@ from grym.errors import GrymError, UnavailableError, WorkerError
 from grym.models import Options
 from grym.worker import Pool
 from tests.integration.test_worker import alive, clip, eventually, murder, spec
+from tests.support import workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
