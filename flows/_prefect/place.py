@@ -138,9 +138,14 @@ def is_alive(pid: int, started: float) -> bool:
     try:
         process = psutil.Process(pid)
         same = bool(abs(process.create_time() - started) < SAME_START_SECONDS)
-        return same and bool(process.status() != psutil.STATUS_ZOMBIE)
+        if same and process.status() != psutil.STATUS_ZOMBIE:
+            return True
     except psutil.Error:
-        return False
+        pass
+    if child is not None:  # it ended after it was asked above: nobody else reaps it
+        child.wait()
+        del CHILDREN[pid]
+    return False
 
 
 def _holder(path: Path) -> int | None:
