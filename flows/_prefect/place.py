@@ -142,9 +142,8 @@ def is_alive(pid: int, started: float) -> bool:
             return True
     except psutil.Error:
         pass
-    if child is not None:  # it ended after it was asked above: nobody else reaps it
-        child.wait()
-        del CHILDREN[pid]
+    if child is not None and child.poll() is not None:  # it ended after it was asked above: nobody else reaps it
+        CHILDREN.pop(pid, None)
     return False
 
 
