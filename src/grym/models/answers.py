@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,9 @@ from grym.models.gama.windows import Part, Span, mean_confidence, merge_texts
 from grym.models.interface import Answer, AudioClip, Card, Options, Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+H = TypeVar("H")  # what an adapter hears in a window
 NOTHING: Final[npt.NDArray[np.float32]] = np.zeros(0, np.float32)
 
 
@@ -108,6 +109,40 @@ def compose(
         failure=failure,
         scores=scores,
     )
+
+
+def answer_all(
+    batch: Sequence[AudioClip],
+    card: Card,
+    *,
+    refuse: Callable[[AudioClip], GrymError | None],
+    windows: Callable[[AudioClip], list[Span]],
+    hear: Callable[[list[AudioClip], list[list[Span]]], Iterable[H]],
+    answer: Callable[[AudioClip, list[Span], list[H]], Answer],
+) -> list[Answer]:
+    """One answer for each clip, in the order given; a clip that cannot be used never fails the others.
+
+    Args:
+        batch: what is asked about.
+        card: of the model.
+        refuse: why a clip cannot be used.
+        windows: how a usable clip is cut.
+        hear: what comes of the windows of all usable clips, in one sequence.
+        answer: what becomes of a clip, its windows and what came of each.
+    """
+    errors = [refuse(clip) for clip in batch]
+    usable = [clip for clip, error in zip(batch, errors, strict=True) if error is None]
+    spans = [windows(clip) for clip in usable]
+    heard = iter(list(hear(usable, spans)))
+    left = iter(spans)
+    answers = []
+    for clip, error in zip(batch, errors, strict=True):
+        if error is not None:
+            answers.append(failed(clip, error, card))
+        else:
+            own = next(left)
+            answers.append(answer(clip, own, [next(heard) for _ in own]))
+    return answers
 
 
 def failed(clip: AudioClip, error: GrymError, card: Card) -> Answer:

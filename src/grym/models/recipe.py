@@ -26,6 +26,26 @@ if TYPE_CHECKING:
 FSDD_FIRST_TAKE: Final = 5
 
 
+def read_fields(recipe: type[Any], text: str) -> dict[str, Any]:
+    """Arguments of a recipe (a dataclass with the field ``leave_out``) from a JSON object.
+
+    Raises:
+        ConfigError: a field is unknown; the message names the right ones.
+    """
+    fields: dict[str, Any] = json.loads(text)
+    known = [field.name for field in dataclasses.fields(recipe)]
+    unknown = sorted(set(fields) - set(known))
+    if unknown:
+        msg = f"Unknown training fields {', '.join(unknown)}; known are {', '.join(known)}."
+        raise ConfigError(msg, code="unknown-option")
+    return {**fields, "leave_out": tuple(fields.get("leave_out", ()))}
+
+
+def recipe_key(spec: Any) -> str:
+    """Identity of a recipe (a dataclass): the first 12 digits of the hash of its fields."""
+    return hashlib.sha256(json.dumps(dataclasses.asdict(spec), sort_keys=True).encode()).hexdigest()[:12]
+
+
 @dataclass(frozen=True, slots=True)
 class TrainSpec:
     """Everything that decides the result of a training.
@@ -81,18 +101,12 @@ class TrainSpec:
         Raises:
             ConfigError: a field is unknown; the message names the right ones.
         """
-        fields = json.loads(text)
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(fields) - set(known))
-        if unknown:
-            msg = f"Unknown training fields {', '.join(unknown)}; known are {', '.join(known)}."
-            raise ConfigError(msg, code="unknown-option")
-        return cls(**{**fields, "leave_out": tuple(fields.get("leave_out", ()))})
+        return cls(**read_fields(cls, text))
 
     @property
     def key(self) -> str:
         """Identity of the training; a checkpoint of another key is refused."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        return recipe_key(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ from grym.models.lexicon import FILE as LEXICON_FILE
 from grym.models.recipe import FSDD_FIRST_TAKE, TrainData, TrainSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from grym.models.gama.recipe import GamaSpec
 
@@ -339,16 +339,25 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=0, help="of torch; default: the cores it may use")
     parser.add_argument("--parent", type=int, default=None, help="process id to end with")
     options = parser.parse_args()
-    if options.parent is not None:
-        threading.Thread(target=watch_parent, args=(options.parent,), daemon=True).start()
-    options.out.mkdir(parents=True, exist_ok=True)
+    follow_parent(options.parent)
+    return alone(options.out, lambda: _train(options))
+
+
+def follow_parent(parent: int | None) -> None:
+    """End this process soon after the process of that id has ended; ``None`` follows nobody."""
+    if parent is not None:
+        threading.Thread(target=watch_parent, args=(parent,), daemon=True).start()
+
+
+def alone(out: Path, work: Callable[[], int | None]) -> int:
+    """Do some work while no other process trains in a folder; returns the exit code of the process."""
+    out.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(options.out / "training.lock", timeout=LOCK_SECONDS):
-            _train(options)
+        with FileLock(out / "training.lock", timeout=LOCK_SECONDS):
+            return work() or 0
     except Timeout:
-        emit(event="busy", folder=str(options.out))
+        emit(event="busy", folder=str(out))
         return EXIT_BUSY
-    return 0
 
 
 def _train(options: argparse.Namespace) -> None:

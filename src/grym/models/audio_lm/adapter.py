@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from grym.errors import ConfigError
-from grym.models.answers import Heard, compose, failed, weighted
+from grym.models.answers import Heard, answer_all, compose, weighted
 from grym.models.audio_lm.families import build_prompt, check_task, strip_opening
 from grym.models.checkpoint import Device, Precision, find_folder
 from grym.models.gama.prompts import check_labels, choose_instruction, choose_task
@@ -150,20 +150,16 @@ class AudioLm:
         """
         loaded = self._load()
         asked = self._ask(options, loaded)
-        errors = [self._refuse(clip) for clip in batch]
-        usable = [clip for clip, error in zip(batch, errors, strict=True) if error is None]
-        spans = [self._windows(clip) for clip in usable]
-        heard = iter(list(self._hear(loaded, asked, usable, spans)))
-        left = iter(zip(usable, spans, strict=True))
-        answers = []
-        for clip, error in zip(batch, errors, strict=True):
-            if error is not None:
-                answers.append(failed(clip, error, self.card))
-                continue
-            _, own = next(left)
-            found = [next(heard) for _ in own]
-            answers.append(compose(clip, own, found, options, self.card, task=asked.task, labels=asked.labels))
-        return answers
+        return answer_all(
+            batch,
+            self.card,
+            refuse=self._refuse,
+            windows=self._windows,
+            hear=lambda clips, spans: self._hear(loaded, asked, clips, spans),
+            answer=lambda clip, spans, heard: compose(
+                clip, spans, heard, options, self.card, task=asked.task, labels=asked.labels
+            ),
+        )
 
     def features(self, batch: Sequence[AudioClip]) -> npt.NDArray[np.float32]:
         """Audio tokens as the language model gets them, averaged over time, float32 ``shape = (batch, H)``.

@@ -14,13 +14,11 @@ import json
 import os
 import shutil
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from grym.audio import decode
 from grym.config import AudioLimits
@@ -29,7 +27,7 @@ from grym.models.finetune.kinds import Example, Kind, read_kind
 from grym.models.finetune.recipe import FinetuneData, FinetuneSpec, TrainingClip, read_clips, training_key
 from grym.models.lexicon import FILE as LEXICON_FILE
 from grym.models.lexicon import read_words
-from grym.models.training import EXIT_BUSY, LOCK_SECONDS, emit, watch_parent
+from grym.models.training import alone, emit, follow_parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -267,21 +265,14 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=0, help="of torch; default: the cores it may use")
     parser.add_argument("--parent", type=int, default=None, help="process id to end with")
     options = parser.parse_args()
-    if options.parent is not None:
-        threading.Thread(target=watch_parent, args=(options.parent,), daemon=True).start()
-    options.out.mkdir(parents=True, exist_ok=True)
+    follow_parent(options.parent)
     try:
-        with FileLock(options.out / "training.lock", timeout=LOCK_SECONDS):
-            _run(options)
-    except Timeout:
-        emit(event="busy", folder=str(options.out))
-        return EXIT_BUSY
+        return alone(options.out, lambda: _run(options))
     except GrymError as error:
         import dataclasses
 
         emit(event="failed", error=dataclasses.asdict(error.record()))
         return EXIT_REFUSED
-    return 0
 
 
 def _run(options: argparse.Namespace) -> None:

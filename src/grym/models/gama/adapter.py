@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grym.errors import ConfigError, GrymError
-from grym.models.answers import NOTHING, Heard, compose, failed, parts_of, weighted
+from grym.models.answers import NOTHING, Heard, answer_all, compose, parts_of, weighted
 from grym.models.gama.loading import Device, Precision  # noqa: TC001 - options are validated by their types
 from grym.models.gama.prompts import TASKS, Task, check_labels, choose_instruction, choose_task, fill
 from grym.models.gama.windows import Part, Span, split
@@ -132,19 +132,14 @@ class Gama:
         """
         loaded = self._load()
         asked = self._ask(options, loaded)
-        errors = [self._refuse(clip) for clip in batch]
-        usable = [clip for clip, error in zip(batch, errors, strict=True) if error is None]
-        spans = [split(clip.samples, clip.rate, loaded.model.config.window_seconds) for clip in usable]
-        heard = iter(self._hear(loaded, asked, usable, spans))
-        left = iter(zip(usable, spans, strict=True))
-        answers = []
-        for clip, error in zip(batch, errors, strict=True):
-            if error is not None:
-                answers.append(failed(clip, error, self.card))
-                continue
-            _, own = next(left)
-            answers.append(self._answer(clip, own, [next(heard) for _ in own], asked, options))
-        return answers
+        return answer_all(
+            batch,
+            self.card,
+            refuse=self._refuse,
+            windows=lambda clip: split(clip.samples, clip.rate, loaded.model.config.window_seconds),
+            hear=lambda clips, spans: self._hear(loaded, asked, clips, spans),
+            answer=lambda clip, spans, heard: self._answer(clip, spans, heard, asked, options),
+        )
 
     def features(self, batch: Sequence[AudioClip]) -> npt.NDArray[np.float32]:
         """Pooled audio tokens averaged over time, float32 ``shape = (batch, width of the encoder)``.

@@ -7,12 +7,11 @@ side learns from what the encoder, now frozen, gives; then both learn together, 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from grym.errors import ConfigError
+from grym.models.recipe import read_fields, recipe_key
 
 PARTS: Final = ("encoder", "language", "joint")
 
@@ -95,13 +94,7 @@ class GamaSpec:
         Raises:
             ConfigError: a field or the part is unknown; the message names the right ones.
         """
-        fields = json.loads(text)
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(fields) - set(known))
-        if unknown:
-            msg = f"Unknown training fields {', '.join(unknown)}; known are {', '.join(known)}."
-            raise ConfigError(msg, code="unknown-option")
-        spec = cls(**{**fields, "leave_out": tuple(fields.get("leave_out", ()))})
+        spec = cls(**read_fields(cls, text))
         if spec.part not in PARTS:
             msg = f"Unknown part {spec.part!r}; known are {', '.join(PARTS)}."
             raise ConfigError(msg, code="unknown-option")
@@ -110,7 +103,7 @@ class GamaSpec:
     @property
     def key(self) -> str:
         """Identity of the stage; a checkpoint of another key is refused."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        return recipe_key(self)
 
 
 def gama_stages(

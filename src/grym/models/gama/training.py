@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoTokenizer
@@ -42,7 +41,7 @@ from grym.models.gama.recipe import GamaSpec
 from grym.models.gama.spelling import learn
 from grym.models.gama.team import Team
 from grym.models.recipe import TrainData
-from grym.models.training import EXIT_BUSY, LOCK_SECONDS, emit
+from grym.models.training import emit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -360,18 +359,11 @@ def main() -> int:
     parser.add_argument("--rank", type=int, default=0, help="of this process among them; for its own use")
     parser.add_argument("--parent", type=int, default=None, help="process id to end with")
     options = parser.parse_args()
-    if options.parent is not None:
-        threading.Thread(target=shared.watch_parent, args=(options.parent,), daemon=True).start()
-    options.out.mkdir(parents=True, exist_ok=True)
+    shared.follow_parent(options.parent)
     if options.rank:
         _train(options)
         return 0
-    try:
-        with FileLock(options.out / "training.lock", timeout=LOCK_SECONDS):
-            return _lead(options)
-    except Timeout:
-        emit(event="busy", folder=str(options.out))
-        return EXIT_BUSY
+    return shared.alone(options.out, lambda: _lead(options))
 
 
 def _lead(options: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from grym.errors import ConfigError, ModelError
-from grym.models.answers import failed, weighted
+from grym.models.answers import answer_all, failed, weighted
 from grym.models.checkpoint import Device, Precision, find_folder
 from grym.models.failures import find_failure
 from grym.models.gama.windows import Span, split
@@ -119,19 +119,14 @@ class Seq2Seq:
         """
         loaded = self._load()
         self._check(options)
-        errors = [self._refuse(clip) for clip in batch]
-        usable = [clip for clip, error in zip(batch, errors, strict=True) if error is None]
-        spans = [self._windows(clip) for clip in usable]
-        heard = iter(self._hear(loaded, usable, spans, options.max_new_tokens))
-        left = iter(zip(usable, spans, strict=True))
-        answers = []
-        for clip, error in zip(batch, errors, strict=True):
-            if error is not None:
-                answers.append(failed(clip, error, self.card))
-                continue
-            _, own = next(left)
-            answers.append(self._answer(clip, own, [next(heard) for _ in own], options))
-        return answers
+        return answer_all(
+            batch,
+            self.card,
+            refuse=self._refuse,
+            windows=self._windows,
+            hear=lambda clips, spans: self._hear(loaded, clips, spans, options.max_new_tokens),
+            answer=lambda clip, spans, heard: self._answer(clip, spans, heard, options),
+        )
 
     def features(self, batch: Sequence[AudioClip]) -> npt.NDArray[np.float32]:
         """The encoder's last states averaged over time, float32 ``shape = (batch, width)``.
