@@ -22,7 +22,7 @@ from grym.resilience.breaker import Breakers
 from grym.resilience.opening import open_checks, open_route
 from grym.resilience.state import States
 from grym.store import Store
-from tests.support import ROOT
+from tests.support import ROOT, workers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,7 +115,7 @@ def test_a_worker_that_is_killed_or_stopped_fails_over_and_comes_back(tmp_path: 
         assert (stopped.answer.text, stopped.refused[0].code) == ("from b", "deadline")
         object.__setattr__(route._order[0], "deadline_seconds", 20.0)
         assert route.ask([CLIP])[0].answer.text == "from a"
-        children = psutil.Process().children(recursive=True)
+        children = workers(os.getpid())  # the process of a test may have others
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     rows = Store(settings.home).read("requests").sort("at")
     assert rows["served_by"].to_list() == ["a", "b", "a"]
