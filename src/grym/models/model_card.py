@@ -35,10 +35,10 @@ grym-synth runs offline and gives meaningful results on a laptop; it knows the t
 
 ## Training
 
-`python -m flows train` with the stages below; each batch holds about {seconds:.0f} s of audio, AdamW with one cycle,
-bf16 autocast on CPU. The first {align} steps learn a uniform alignment of the letters inside each joined digit; CTC
-alone stays blank for thousands of steps. The exported weights are a moving average. The first stage hears synthetic
-voices alone; the last one adds people, and is short.
+`python -m flows train` with the stages below; each batch holds about {seconds:.0f} s of audio, one cycle, bf16
+autocast where the CPU has it. The first {align} steps learn a uniform alignment of the letters inside each joined
+digit; CTC alone stays blank for thousands of steps. The exported weights are a moving average. The first stage hears
+synthetic voices alone; the last one adds people, and is short.
 
 ## Decoding
 

@@ -55,7 +55,8 @@ class TrainSpec:
         alignment_steps: first steps with frame-level cross-entropy instead of CTC.
         seed: seed of weights, batches, dropout and masks.
         learning_rate: peak of the one-cycle schedule.
-        weight_decay: AdamW's, on matrices only.
+        weight_decay: of the optimizer, on matrices only.
+        optimizer: ``adamw``, or ``muon`` for the matrices between layers.
         batch_seconds: rough amount of audio in a batch, in seconds.
         voices: English voices of espeak-ng.
         voice_seed: seed of what all synthetic voices say and how; the same in all stages, so that it is spoken once.
@@ -79,6 +80,7 @@ class TrainSpec:
     seed: int = 20261120
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.01
+    optimizer: str = "adamw"
     batch_seconds: float = 44.0
     voices: int = 464
     voice_seed: int = 20261120

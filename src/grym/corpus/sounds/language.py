@@ -187,7 +187,7 @@ def _one(options: Sequence[str], rng: np.random.Generator) -> str:
 def _what(events: Sequence[Event], relation: str, rng: np.random.Generator) -> tuple[str, str]:
     dice = float(rng.random())
     if dice < 0.4:  # noqa: PLR2004 - two of five ask whether something is there
-        return _present(events, rng)
+        return ask_presence(events, rng)
     if dice < 0.48:  # noqa: PLR2004 - one of twelve
         return _one(_HOW_MANY, rng), "two" if relation else "one"
     if not relation:
@@ -197,7 +197,8 @@ def _what(events: Sequence[Event], relation: str, rng: np.random.Generator) -> t
     return _one(forms[place], rng), events[place].label
 
 
-def _present(events: Sequence[Event], rng: np.random.Generator) -> tuple[str, str]:
+def ask_presence(events: Sequence[Event], rng: np.random.Generator) -> tuple[str, str]:
+    """Whether a sound is there, yes as often as no, with the answer."""
     here = [event.label for event in events]
     yes = bool(rng.integers(2))
     # A sound that is not there is drawn like one that is, or the question alone would give the answer away.

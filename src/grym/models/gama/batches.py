@@ -14,7 +14,7 @@ from torchaudio.compliance.kaldi import get_mel_banks
 
 from grym.corpus.bank import LENGTHS
 from grym.corpus.digits import WORDS
-from grym.corpus.sounds import ask, captions
+from grym.corpus.sounds import ask, ask_presence, captions
 from grym.models.gama.configuration import FRAME_SAMPLES, SAMPLE_RATE, SHIFT_SAMPLES
 from grym.models.gama.exercises import Exercise, phrase, roughen, texts
 from grym.models.gama.mini import BLANK, Targets
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from grym.models.gama.configuration import GamaAudioConfig
+    from grym.models.gama.recipe import GamaSpec
 
 FFT: Final = 512
 SHORT_COLUMNS: Final = 16  # 2.56 s: every clip of sounds, most of speech
@@ -37,8 +38,9 @@ SOUND_GAIN: Final = (-6.0, 4.0)
 SPEECH_GAIN: Final = (-26.0, 0.0)
 SPEECH_FLOOR: Final = (-80.0, -42.0)
 MOST_CUT: Final = 400  # samples off the beginning of a sound, so that patches fall on other places
-# Shares of the tasks; what is left of sounds are questions, and transcripts of what nobody said.
-SOUND_TASKS: Final = (("describe", 0.45), ("classify", 0.17), ("question", 0.35), ("transcribe", 0.03))
+# Shares of the tasks about sounds; captions are what is left beside questions.
+CLASSIFY_SHARE: Final = 0.17
+NO_SPEECH_SHARE: Final = 0.03
 SPEECH_TASKS: Final = (("transcribe", 0.92), ("describe", 0.04), ("classify", 0.04))
 NO_SPEECH: Final = "no speech"
 SPEECH: Final = "speech"
@@ -86,11 +88,13 @@ class Dialogue:
         ids: int64 ``shape = (batch, tokens)``, padded on the right.
         mask: 1 where something stands.
         labels: the ids of answers and their ends, -100 elsewhere.
+        clips: int64 ``shape = (batch,)``: which of the batch's clips each is about.
     """
 
     ids: torch.Tensor
     mask: torch.Tensor
     labels: torch.Tensor
+    clips: torch.Tensor
 
 
 class Material:
@@ -153,10 +157,14 @@ class Material:
                 places[row] = torch.tensor(_columns(item, columns))
         return Targets(held, known, tuple(words), places)
 
-    def exercise(self, number: int, rng: np.random.Generator) -> Exercise:
-        """Something to ask about a clip, with its answer."""
-        item = self.items[number]
-        tasks = SOUND_TASKS if item.events else SPEECH_TASKS
+    def exercises(self, number: int, rng: np.random.Generator, spec: GamaSpec) -> list[Exercise]:
+        """What is asked about a clip in a step: once about speech, ``spec.exercises`` times about sounds."""
+        count = spec.exercises if self.items[number].events else 1
+        return [self._exercise(self.items[number], rng, spec) for _ in range(count)]
+
+    @staticmethod
+    def _exercise(item: Item, rng: np.random.Generator, spec: GamaSpec) -> Exercise:
+        tasks = sound_tasks(spec.question_share) if item.events else SPEECH_TASKS
         task = tasks[int(rng.choice(len(tasks), p=[share for _, share in tasks]))][0]
         if not item.events:
             said = " ".join(item.words)
@@ -169,8 +177,22 @@ class Material:
         if task == "classify":
             # One of the labels: the likelihoods of both are then half each, and the two best labels are both of them.
             return Exercise(phrase(task, rng), item.events[int(rng.integers(len(item.events)))].label)
-        pair = ask(item.events, item.relation, rng)[int(rng.integers(2))]
+        if spec.presence_share and rng.random() < spec.presence_share:
+            pair = ask_presence(item.events, rng)
+        else:
+            pair = ask(item.events, item.relation, rng)[int(rng.integers(2))]
         return Exercise(roughen(pair[0], rng), pair[1])
+
+
+def sound_tasks(questions: float) -> tuple[tuple[str, float], ...]:
+    """Tasks about sounds with their shares; ``questions`` is that of questions."""
+    captions_ = 1.0 - CLASSIFY_SHARE - NO_SPEECH_SHARE - questions
+    return (
+        ("describe", captions_),
+        ("classify", CLASSIFY_SHARE),
+        ("question", questions),
+        ("transcribe", NO_SPEECH_SHARE),
+    )
 
 
 def corpus(rng: np.random.Generator, items: Sequence[Item]) -> list[str]:
@@ -197,10 +219,11 @@ class Speller:
         self._tokenizer = tokenizer
         self._known: dict[str, list[int]] = {}
 
-    def __call__(self, exercises: Sequence[Exercise]) -> Dialogue:
-        """One batch."""
+    def __call__(self, exercises: Sequence[Sequence[Exercise]]) -> Dialogue:
+        """One batch, from what is asked about each of its clips."""
         rows = []
-        for one in exercises:
+        clips = torch.tensor([clip for clip, some in enumerate(exercises) for _ in some])
+        for one in (one for some in exercises for one in some):
             prompt = [BOS, *self._ids(fill(one.instruction))]
             rows.append((prompt, [*self._ids(one.answer), EOS]))
         longest = max(len(a) + len(b) for a, b in rows)
@@ -212,7 +235,7 @@ class Speller:
             ids[index, :end] = torch.tensor([*prompt, *answer])
             mask[index, :end] = 1
             labels[index, len(prompt) : end] = torch.tensor(answer)
-        return Dialogue(ids, mask, labels)
+        return Dialogue(ids, mask, labels, clips)
 
     def _ids(self, text: str) -> list[int]:
         if text not in self._known:

@@ -1,7 +1,8 @@
 """The recipe of ``gama-mini``: every number that decides its result. Imports no torch.
 
-Three stages. The encoder learns alone, with auxiliary heads, from synthetic voices and generated sounds; the language
-side learns from what the encoder, now frozen, gives; then both learn together, and real speech is added.
+Four stages. The encoder learns alone, with auxiliary heads, from synthetic voices and generated sounds; the language
+side learns from what the encoder, now frozen, gives; then both learn together, and real speech is added; at last
+together with more questions, several about each clip.
 """
 
 from __future__ import annotations
@@ -50,6 +51,11 @@ class GamaSpec:
         average_decay: decay of the moving average of the weights, which is what is exported.
         stop_after: step after which the stage is exported although its schedule goes on; 0 goes to the end.
         listened: clips of either pool that a frozen encoder hears once; the language side learns from these.
+        exercises: prompts with answers for each clip of sounds in a step.
+        question_share: share of the exercises about sounds that are questions; captions give way.
+        presence_share: share of these that ask whether a sound is there, beside those among the others.
+        short_answers: each token of an answer of n tokens weighs ``n ** -short_answers``; 0 weighs tokens alike, and
+            one-word answers then hardly count beside captions.
         start_from: key of the stage whose exported weights this one starts from; empty starts from scratch.
     """
 
@@ -85,6 +91,10 @@ class GamaSpec:
     average_decay: float = 0.998
     stop_after: int = 0
     listened: int = 0
+    exercises: int = 1
+    question_share: float = 0.35
+    presence_share: float = 0.0
+    short_answers: float = 0.0
     start_from: str = ""
 
     @classmethod
@@ -109,13 +119,13 @@ class GamaSpec:
 def gama_stages(
     seed: int = 20261128, voices: int = 464, scale: float = 1.0, leave_out: tuple[str, ...] = ()
 ) -> tuple[GamaSpec, ...]:
-    """The stages of ``gama-mini``; people are heard in the last one only.
+    """The stages of ``gama-mini``; people are heard in the last two only.
 
     Args:
         seed: seed of everything that is drawn.
         voices: English voices of espeak-ng; 0 is no synthetic voice of any engine.
         scale: factor on every number of steps, for quick trials.
-        leave_out: real speakers that are not trained on; the stages before the last are the same.
+        leave_out: real speakers that are not trained on; the stages that hear no people are the same.
     """
 
     def steps(count: int) -> int:
@@ -155,4 +165,17 @@ def gama_stages(
         leave_out=leave_out,
         start_from=language.key,
     )
-    return encoder, language, joint
+    # Whether a sound is there and how many strokes it has is what the language side learns last.
+    asked = dataclasses.replace(
+        joint,
+        steps=steps(600),
+        seed=seed + 3,
+        batch=48,
+        exercises=4,
+        question_share=0.5,
+        presence_share=0.3,
+        short_answers=0.5,
+        average_decay=0.995,
+        start_from=joint.key,
+    )
+    return encoder, language, joint, asked

@@ -31,8 +31,8 @@ from transformers import AutoTokenizer
 from grym.corpus.recorded import voices_sha256
 from grym.corpus.synthesizers import installed
 from grym.errors import ConfigError
+from grym.models import muon
 from grym.models import training as shared
-from grym.models.gama import muon
 from grym.models.gama.batches import SHORT_COLUMNS, SHORT_SHARE, FrontEnd, Material, Speller, corpus
 from grym.models.gama.mini import Heads, mini_config
 from grym.models.gama.modeling import GamaModel
@@ -103,11 +103,26 @@ class Learner(nn.Module):
             for name, loss in self.heads.losses(pooled, batch.targets, align=align).items():
                 found[name] = spec.auxiliary * loss
         if batch.dialogue is not None:
-            tokens = self.model.understand(pooled, []).tokens
             given = batch.dialogue
-            answer = self.model(input_ids=given.ids, attention_mask=given.mask, labels=given.labels, audio=tokens)
-            found["answer"] = answer.loss
+            tokens = self.model.understand(pooled, []).tokens[given.clips]
+            logits = self.model(input_ids=given.ids, attention_mask=given.mask, audio=tokens).logits
+            found["answer"] = answer_loss(logits, given.labels, spec.short_answers)
         return found
+
+
+def answer_loss(logits: torch.Tensor, labels: torch.Tensor, short_answers: float) -> torch.Tensor:
+    """Weighted mean cross-entropy of the next token where there is a label.
+
+    Args:
+        logits: ``shape = (batch, tokens, vocabulary)``.
+        labels: ids, -100 where none, ``shape = (batch, tokens)``.
+        short_answers: a token of an answer of n tokens weighs ``n ** -short_answers``.
+    """
+    wanted = labels[:, 1:]
+    each = nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2).float(), wanted, reduction="none")
+    there = (wanted != -100).float()  # noqa: PLR2004 - the ignored index of cross-entropy
+    weights = there * there.sum(dim=1, keepdim=True).clamp(min=1) ** -short_answers
+    return (each * weights).sum() / weights.sum()
 
 
 class Trainer:
@@ -257,7 +272,7 @@ class Trainer:
             heard = self._front(waves, columns * self.learner.model.config.audio_config.patch_size)
         dialogue = None
         if spec.part != "encoder":
-            dialogue = Speller(self._tokenizer)([material.exercise(n, rng) for n in numbers])
+            dialogue = Speller(self._tokenizer)([material.exercises(n, rng, spec) for n in numbers])
         return Batch(heard, None if spec.part == "language" else material.targets(numbers, columns), dialogue)
 
     def _batches(self, material: Material) -> Iterator[tuple[int, Batch]]:

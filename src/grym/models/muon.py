@@ -1,7 +1,8 @@
 """Muon for matrices and AdamW for everything else, as one optimizer. Knows nothing about models.
 
-Muon orthogonalises the momentum of a matrix by five Newton-Schulz steps. Matrices of the same shape are done
-together. torch has one as well; it computes the steps in bfloat16, which is slow on CPUs without it.
+Muon orthogonalises the momentum of a matrix (of a convolution: output channels by all else) by five Newton-Schulz
+steps. Matrices of the same shape are done together. torch has one as well; it computes the steps in bfloat16, which
+is slow on CPUs without it.
 
 Source: Jordan et al., Muon: An optimizer for hidden layers (2024); the scale of the update is that of Liu et al.,
 Muon is scalable for LLM training (arXiv 2502.16982), so that one learning rate fits both parts.
@@ -68,10 +69,10 @@ class Muon(torch.optim.Optimizer):
         for p in params:
             shapes.setdefault(p.shape, []).append(p)
         for shape, same in shapes.items():
-            update = orthogonalize(torch.stack([self._momentum(p) for p in same]))
-            scale = UPDATE_RMS * max(shape) ** 0.5
+            update = orthogonalize(torch.stack([self._momentum(p).flatten(1) for p in same]))
+            scale = UPDATE_RMS * max(update.shape[1:]) ** 0.5
             for p, change in zip(same, update, strict=True):
-                p.add_(change, alpha=-rate * scale)
+                p.add_(change.view(shape), alpha=-rate * scale)
 
     def _momentum(self, p: torch.nn.Parameter) -> torch.Tensor:
         state = self.state[p]
@@ -96,11 +97,12 @@ class Muon(torch.optim.Optimizer):
 
 
 def groups(named: Iterable[tuple[str, torch.nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices between layers for Muon; embeddings, convolutions, heads, norms and biases for AdamW."""
+    """Matrices between layers, convolutions over time among them, for Muon; embeddings, heads and vectors for AdamW."""
     matrices: list[torch.nn.Parameter] = []
     rest: list[torch.nn.Parameter] = []
     for name, p in named:
-        hidden = p.ndim == 2 and not any(part in name for part in ("embed", "lm_head", "heads."))  # noqa: PLR2004
+        matrix = p.ndim == 2 or (p.ndim == 3 and p.shape[1] > 1 and "conv" in name)  # noqa: PLR2004
+        hidden = matrix and not any(part in name for part in ("embed", "lm_head", "heads."))
         (matrices if hidden else rest).append(p)
     return [
         {"params": matrices, "muon": True, "weight_decay": weight_decay},
