@@ -338,6 +338,41 @@ def score(  # noqa: PLR0913, PLR0917 - the options of the command
             out.print(f"Report: {made}", highlight=False, markup=False, soft_wrap=True)
 
 
+@app.command("live-wer")
+def live_wer(
+    answers: Annotated[Path, typer.Option(help="Answers to all calls: NIST trn, .csv or .jsonl.")],
+    other: Annotated[Path, typer.Option(help="A second model's answers to the same calls.")],
+    references: Annotated[Path, typer.Option(help="What was said in a random few hundred of them.")],
+    normalizer: Annotated[str, typer.Option(help="none, basic or english, for all texts.")] = "none",
+    speaker: Annotated[
+        str, typer.Option(help="auto (column, or the id up to - or _), none, or a regular expression: '(.{3})'.")
+    ] = "auto",
+    confidence: Annotated[float, typer.Option(help="Level of the interval.")] = 0.95,
+    json_file: Annotated[str | None, typer.Option("--json", help="Write all numbers to a file; - is stdout.")] = None,
+    *,
+    ignore_case: Annotated[bool, typer.Option("--ignore-case", help="Upper and lower case are the same.")] = False,
+) -> None:
+    """Estimate the word error rate of live calls from few references and a second model's answers to all of them."""
+    from flows.live_wer import as_json, show
+    from grym.experiment.live_wer import live_wer_of_files
+
+    found = live_wer_of_files(
+        answers,
+        other,
+        references,
+        normalizer=normalizer,
+        ignore_case=ignore_case,
+        speaker=speaker,
+        confidence=confidence,
+    )
+    if json_file == "-":
+        print(as_json(found))
+        return
+    show(out, found)
+    if json_file:
+        Path(json_file).write_text(as_json(found) + "\n", encoding="utf-8")
+
+
 @app.command()
 def experiment(
     name: Annotated[str, typer.Argument(help="A file of the folder experiments, without .toml.")],

@@ -232,3 +232,21 @@ def test_bootstrap_interval_is_that_of_t_in_the_long_run() -> None:
     assert (found.replicates, found.clusters) == (10_000, 40)
     sparse = Sums.of([1, 1, 0], [5, 5, 0], [0, 1, 0], [5, 5, 0], [0, 1, 2])
     assert cluster_bootstrap(sparse, 0.95, np.random.default_rng(1), 200).replicates < 200
+
+
+def test_many_clusters_share_draws_without_losing_any() -> None:
+    """The ends are those of independent draws, and spread as little from seed to seed."""
+    rng = np.random.default_rng(11)
+    words = 1 + rng.poisson(10, 900)
+    sums = Sums.of(rng.poisson(0.1 * words), words, rng.poisson(0.12 * words), words, range(900))
+    shared = [cluster_bootstrap(sums, 0.95, np.random.default_rng(seed), 1500) for seed in range(60)]
+    counts = [np.random.default_rng(seed).multinomial(900, np.full(900, 1 / 900), 1500) for seed in range(30)]
+    totals = [count @ sums.table for count in counts]
+    deltas = [t[:, 0] / t[:, 1] - t[:, 2] / t[:, 3] for t in totals]
+    tail = 0.0249  # what 0.025 becomes for 900 clusters
+    alone = np.array([np.quantile(delta, [tail, 1 - tail]) for delta in deltas])
+    ends = np.array([[known(one.low), known(one.high)] for one in shared])
+    assert shared[0].replicates == 1500
+    np.testing.assert_allclose(ends.mean(axis=0), alone.mean(axis=0), atol=4 * float(alone.std(axis=0).max()) / 30**0.5)
+    # Replicates that resemble each other would let the ends jump about.
+    assert (ends.std(axis=0) < 1.6 * alone.std(axis=0)).all()
