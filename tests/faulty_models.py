@@ -95,6 +95,14 @@ def _hang(_fd: int) -> None:
     time.sleep(3600)
 
 
+_KEPT: list[Any] = []
+
+
+def _leak(_fd: int) -> None:
+    """Keep 40 MB for ever."""
+    _KEPT.append(np.ones(40_000_000, np.uint8))
+
+
 def _bug(_fd: int) -> None:
     msg = "cannot read '/home/somebody/secret folder/weights.bin'"
     raise ValueError(msg)
@@ -113,6 +121,7 @@ DEEDS = {
     "stop": _stop,
     "abort": _abort,
     "too-much-memory": _too_much,
+    "leak": _leak,
 }
 
 

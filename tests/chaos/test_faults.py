@@ -161,3 +161,27 @@ def test_a_model_that_recovers_serves_again(tmp_path: Path) -> None:
     assert served == ["b", "b", "a"]
     events = Store(settings.home).read("events").filter(pl.col("kind") == "failover").sort("at")
     assert events["after"].to_list() == ["b", "a"]
+
+
+@pytest.mark.chaos
+def test_a_leak_is_answered_by_the_model_itself(
+    tmp_path: Path, record_property: Callable[[str, object], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A primary that keeps 40 MB of every call is started anew whenever it is full: no failover, no clip lost."""
+    settings = _settings(tmp_path, {"deed": "leak", "*": "one"}, PATIENT)
+    limited = settings.model("a").model_copy(update={"memory_mb": 300})
+    settings = settings.model_copy(update={"models": {**settings.models, "a": limited}})
+    took = []
+    with open_route(settings, "speech") as route:
+        for _ in range(20):
+            served = route.ask(CLIPS, Options())
+            took.append(served[0].wall_seconds)
+            assert [(one.served_by, one.answer.text) for one in served] == [("a", "one")] * len(CLIPS)
+        children = workers(os.getpid())
+    record_property("answered_seconds", round(max(took), 2))
+    wait(lambda: not any(map(is_alive, children)), LATE)
+    store = Store(settings.home)
+    assert store.read("requests").height == 20 * len(CLIPS)
+    assert sum("started anew" in message for message in caplog.messages) >= 2
+    assert store.read("alerts").height == 0
+    assert_nothing_left(settings.home)

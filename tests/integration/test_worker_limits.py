@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import threading
 
@@ -11,8 +12,12 @@ import pytest
 from grym.config import ModelSpec, WorkerLimits
 from grym.errors import ModelError, ResourceError, UnavailableError, WorkerError
 from grym.models import AudioClip, Options
+from grym.resilience.ledger import Ledger
+from grym.resilience.memory import MemoryManager
+from grym.resilience.state import States
 from grym.worker import Worker, landlock, watchdog
 from tests.integration.test_worker import alive, clip, eventually, make, plugins, spec  # noqa: F401 - fixtures
+from tests.support import ROOT
 
 PROBE = '''
 import os, resource, socket, subprocess, time
@@ -67,6 +72,12 @@ def probes(plugins):  # noqa: F811
     """Plugin models that probe their limits."""
     (plugins / "probes.py").write_text(PROBE)
     return plugins
+
+
+@pytest.fixture
+def faulty(plugins):  # noqa: F811
+    """Models that break in every way."""
+    shutil.copy(ROOT / "tests" / "faulty_models.py", plugins / "tests_faulty.py")
 
 
 def batch(count, seconds=1.0):
@@ -124,6 +135,18 @@ def test_a_child_that_grows_too_large_is_killed(make):  # noqa: F811
     assert caught.value.code == "out-of-memory"
     assert caught.value.metadata["used_mb"] > caught.value.metadata["allowed_mb"]
     assert eventually(lambda: not alive(caught.value.metadata["pid"]))
+
+
+@pytest.mark.parametrize("limits", [{"memory_mb": 300}, {"memory_share": 300 / watchdog.total_mb()}])
+def test_a_leak_costs_a_restart_and_no_answer(make, faulty, tmp_path, limits):  # noqa: F811
+    """A child that keeps 40 MB of every call is ended when it is nearly full; no call fails."""
+    worker = make(spec({"*": "one two", "deed": "leak"}, adapter="tests_faulty:Faulty"), **limits)
+    manager = MemoryManager(Ledger(States(tmp_path / "home"), 3600), lambda _: 1e6)
+    for _ in range(20):
+        answers, _ = manager.process(worker, [clip()], Options(), deadline=60)
+        assert answers[0].text == "one two"
+        assert worker.resident_mb < 320
+    assert 2 <= worker.restarts <= 8
 
 
 def test_processor_time_of_a_call_is_limited(make):  # noqa: F811

@@ -117,6 +117,31 @@ def test_a_batch_that_is_too_much_is_halved_and_remembered(manager: MemoryManage
     assert toy.calls[0] == 16
 
 
+def test_a_leak_is_asked_again_and_not_remembered(manager: MemoryManager) -> None:
+    """The process was full before the call: a new one makes the same call, within what is left of the deadline."""
+
+    class Leaky(Toy):
+        leaks = 1
+
+        def process(
+            self, clips: Sequence[AudioClip], options: Options, *, deadline: float | None = None
+        ) -> tuple[list[Answer], Usage]:
+            if self.leaks:
+                self.leaks -= 1
+                facts = {"leaked": True, "resident_mb": 290}
+                raise ResourceError("Too much.", code="out-of-memory", metadata=facts)  # noqa: EM101, TRY003 - a test
+            return super().process(clips, options, deadline=deadline)
+
+    toy = Leaky()
+    answers, _ = manager.process(toy, clips(4, 4), Options(), deadline=5.0)
+    assert [a.text for a in answers] == ["one", "one"]
+    assert toy.calls == [8]
+    assert manager.most_seconds(toy) > 1000
+    toy.leaks = 2
+    with pytest.raises(ResourceError):
+        manager.process(toy, clips(4), Options())
+
+
 def test_what_was_measured_decides_how_much_is_asked(manager: MemoryManager) -> None:
     """After small calls a large batch is planned within the free memory, without a failure; also with a limit."""
     toy = Toy()

@@ -11,6 +11,7 @@ are MB (10^6 bytes), audio is seconds.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from dataclasses import replace
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from grym.models.interface import AudioClip, Card, Options
     from grym.resilience.ledger import Ledger
+
+log = logging.getLogger(__name__)
 
 MB: Final = 1e6
 SHARE: Final = 0.8  # of what is free: others need memory too, and what is free changes
@@ -132,7 +135,7 @@ class MemoryManager:
             hint = "Cut it, use shorter windows or a smaller precision, or allow more memory in grym.toml."
             raise ResourceError(msg, code="out-of-memory", hint=hint, retryable=False)
         try:
-            answers, usage = worker.process(clips, options, **more)
+            answers, usage = _process(worker, clips, options, more)
         except ResourceError as error:
             if error.code in SHORT:
                 self.ledger.failed(known, card.revision, settings, seconds, alone=len(clips) == 1)
@@ -140,6 +143,24 @@ class MemoryManager:
         peak = _number(usage, "gpu_peak_mb" if "cuda" in card.rung else "call_peak_mb")
         self.ledger.measured(known, card.revision, settings, seconds, peak)
         return answers, usage
+
+
+def _process(
+    worker: Asked, clips: Sequence[AudioClip], options: Options, more: dict[str, Any]
+) -> tuple[list[Answer], Any]:
+    """One call; a second one of a new process if the first had been filled by calls before."""
+    started = time.monotonic()
+    try:
+        return worker.process(clips, options, **more)
+    except ResourceError as error:
+        if not error.metadata.get("leaked"):
+            raise
+        log.warning(
+            "%s It held %s MB before the call; a new process is asked.", error.message, error.metadata["resident_mb"]
+        )
+    if more.get("deadline") is not None:
+        more = {**more, "deadline": max(LEAST_SECONDS, more["deadline"] - (time.monotonic() - started))}
+    return worker.process(clips, options, **more)
 
 
 class _Work:

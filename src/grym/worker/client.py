@@ -9,6 +9,7 @@ typed error. Knows nothing about retry policies. Times are seconds, memory is MB
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import threading
 import time
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from grym.models.interface import Answer, AudioClip, Card, Level, Options
     from grym.worker.outcome import Facts, Usage
 
+log = logging.getLogger(__name__)
+
 Broken = TypeVar("Broken", bound=GrymError)
 STARTING: Final = frozenset({Operation.LIMIT, Operation.LOAD})
 POLITE_SECONDS: Final = 2.0
@@ -41,6 +44,9 @@ TERM_SECONDS: Final = 2.0
 DEATH_SECONDS: Final = 1.0
 CHILD_GRACE_SECONDS: Final = 2.0
 PRESSED: Final = 2  # calls that wait for one that runs
+# Of the memory beyond what a child has after its first call: one that holds so much between calls has leaked it.
+LEAK_SHARE: Final = 0.5
+FULL_SHARE: Final = 0.8
 NEWEST: Final = 0.2  # weight of the newest call in the mean of what calls take
 
 
@@ -92,6 +98,7 @@ class Worker:
         self._waiting = 0
         self._seconds_of_a_call = 0.0
         self._oom_kills = 0
+        self._usual_mb = 0.0
 
     def __enter__(self) -> Self:
         """Start the child."""
@@ -279,10 +286,43 @@ class Worker:
             if clips is not None:  # here, because the child's memory holds one request
                 audio, frames = codec.pack_clips(clips, self._running().arena)
                 data = {"audio": audio, **data}
-            reply = self._exchange(self._running(), operation, data, frames, seconds)
+            before = self.resident_mb
+            try:
+                reply = self._exchange(self._running(), operation, data, frames, seconds)
+            except ResourceError as error:
+                self._look_for_leak(error, before)
+                raise
             took = time.perf_counter() - started
             self._seconds_of_a_call += NEWEST * (took - self._seconds_of_a_call)
+            self._end_if_full()
             return reply, outcome.usage(reply, took)
+
+    def _end_if_full(self) -> None:
+        """End a child that leaked until it is nearly full, before a call fails; the next call starts a new one."""
+        held = self.resident_mb
+        self._usual_mb = self._usual_mb or held
+        if self.memory_mb > self._usual_mb and held - self._usual_mb > FULL_SHARE * (self.memory_mb - self._usual_mb):
+            log.warning(
+                "%s held %.0f of %.0f MB between calls; it is started anew.", self.spec.name, held, self.memory_mb
+            )
+            self._discard()
+
+    def _look_for_leak(self, error: ResourceError, before: float) -> None:
+        """End a child that had filled most of its memory before a call was too much; a new one can do the same call.
+
+        Args:
+            error: what the call raised; ``leaked`` in its metadata says that the call itself was not too much.
+            before: resident memory of the child before the call, in MB.
+        """
+        usual = self._usual_mb
+        room = self.memory_mb - usual if self.memory_mb > usual else usual
+        if error.code != "out-of-memory" or not usual or before - usual < LEAK_SHARE * room:
+            return
+        error.metadata |= {"leaked": True, "resident_mb": round(before), "usual_mb": round(usual)}
+        error.retryable = True
+        if self._child is not None:
+            _say_goodbye(self._child)
+            self._discard()
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
@@ -323,6 +363,7 @@ class Worker:
         self._oom_kills = oom_kills()
         self._child = ChildProcess(self._scratch, log, self._limits.threads, self._cache, self._guard)
         self._started += 1
+        self._usual_mb = 0.0
         data = {"spec": self.spec.model_dump(mode="json"), "plugins": self._plugins, **self._child.offer()}
         try:
             seconds = self._limits.start_seconds
