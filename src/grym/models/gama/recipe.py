@@ -1,8 +1,9 @@
 """The recipe of ``gama-mini``: every number that decides its result. Imports no torch.
 
-Four stages. The encoder learns alone, with auxiliary heads, from synthetic voices and generated sounds; the language
-side learns from what the encoder, now frozen, gives; then both learn together, and real speech is added; at last
-together with more questions, several about each clip.
+Five stages. The encoder learns alone, with auxiliary heads, from synthetic voices and generated sounds; the language
+side learns from what the encoder, now frozen, gives; then both learn together, and real speech is added;
+then together with more questions, several about each clip; at last with more captions, in which the order of two
+sounds and the number of strokes are what goes wrong longest.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class GamaSpec:
 def gama_stages(
     seed: int = 20261128, voices: int = 464, scale: float = 1.0, leave_out: tuple[str, ...] = ()
 ) -> tuple[GamaSpec, ...]:
-    """The stages of ``gama-mini``; people are heard in the last two only.
+    """The stages of ``gama-mini``; people are heard in the last three only.
 
     Args:
         seed: seed of everything that is drawn.
@@ -178,4 +179,15 @@ def gama_stages(
         average_decay=0.995,
         start_from=joint.key,
     )
-    return encoder, language, joint, asked
+    told = dataclasses.replace(
+        asked,
+        steps=steps(500),
+        seed=seed + 4,
+        learning_rate=1.2e-3,
+        auxiliary=1.0,
+        question_share=0.25,
+        presence_share=0.2,
+        short_answers=0.3,
+        start_from=asked.key,
+    )
+    return encoder, language, joint, asked, told
