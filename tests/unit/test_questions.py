@@ -198,6 +198,27 @@ def land_labels(home: Home, run: RunRef) -> None:
     home.land(run, "accuracies", [row | {"p_value": 0.5, "adjusted": 0.5} for row in rows])
 
 
+def land_experiment(home: Home) -> None:
+    """Two versions of a live experiment; the first was decided on twice, the second has not met anybody yet."""
+    base: Row = {"experiment": "live", "version": 1, "digest": "d"}
+    run = RunRef("live.v1", "2026-11-20")
+    home.land(run, "experiments", [{**base, "config": "{}", "at": NOON}])
+    home.land(RunRef("live.v2", "2026-11-21"), "experiments", [{**base, "version": 2, "config": "{}", "at": NOON}])
+    start = int(NOON.timestamp() * 1000)
+    rows = [
+        {**base, "unit": f"u{n}", "arm": "ab"[n % 3 > 0], "reason": "shadow" if n == 7 else "assigned",
+         "at_ms": start + 86_400_000 * (n % 2), "event_id": f"e{n}"}
+        for n in range(30)
+    ]  # fmt: skip
+    home.land(run, "exposures", [*rows, {**rows[1], "event_id": "again"}])
+    home.land(run, "decisions", [
+        {**base, "decision": f"x{day}", "at": NOON + timedelta(days=day), "verdict": verdict, "arm": "b", "units": 29,
+         "srm_p": 0.8, "metric": "wer", "delta": -0.02, "ci_low": -0.04, "ci_high": 0.001 - 0.002 * day,
+         "recommendation": "Wait.", "record": "{}"}
+        for day, verdict in ((1, "HOLD"), (2, "SHIP"))
+    ])  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """Three runs of one pair, the last with another revision and slower; one of another pair; one unfinished."""
@@ -207,6 +228,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
         land_comparison(made, RunRef(run_id, "2026-11-18"), number, second, slow)
     land_comparison(made, RunRef("half-1", "2026-11-22"), 4, "small", 1.0, finished=False)
     land_labels(made, RunRef("named-1", "2026-11-18"))
+    land_experiment(made)
     made.store.publish(VIEWS)
     return made
 
@@ -413,6 +435,23 @@ def test_refusals_are_counted_by_day(home: Home) -> None:
     last = found[21, "audio", "duplicate"]
     offered = len(home.of("clips")) + len(home.of("quarantine"))
     assert (last["refused"], last["runs"], last["share"]) == (4, 1, pytest.approx(4 / offered))
+
+
+def test_live_experiments_stand_as_decided_last(home: Home) -> None:
+    """One row for each version, with its newest decision; traffic counts units once and shadow uses apart."""
+    second, first = asked(home, "live-decisions")
+    assert (first["version"], first["verdict"], first["decisions"]) == (1, "SHIP", 2)
+    assert first["decided_at"] == (NOON + timedelta(days=2)).replace(tzinfo=first["decided_at"].tzinfo)
+    assert (second["version"], second["verdict"], second["decisions"]) == (2, None, 0)
+    found = {(row["day"].day, row["arm"]): row for row in asked(home, "live-traffic")}
+    rows = home.of("exposures", "live.v1")
+    for (day, arm), row in found.items():
+        mine = [r for r in rows if r["arm"] == arm and 18 + (r["at_ms"] > rows[0]["at_ms"]) == day]
+        assert row["exposures"] == len(mine)
+        assert row["units"] == len({r["unit"] for r in mine if r["reason"] == "assigned"})
+        assert row["overridden"] == sum(r["reason"] == "shadow" for r in mine)
+    assert len(found) == 4
+    assert sum(row["share"] for (day, _), row in found.items() if day == 18) == pytest.approx(1)
 
 
 def test_failed_rules_and_calls_say_what_was_lost(home: Home) -> None:
