@@ -11,6 +11,7 @@ import duckdb
 import httpx
 import numpy as np
 import polars as pl
+import pytest
 import soundfile
 
 from grym.store import Store
@@ -150,6 +151,7 @@ def test_a_flow_killed_midway_is_resumed_to_the_same_result(project: Any, digits
     assert calls.height == calls.select("arm", "call").unique().height == total
 
 
+@pytest.mark.chaos
 def test_a_run_killed_after_its_last_batch_only_finishes(project: Any, digits: tuple[Rows, Write]) -> None:
     """SIGKILL between scoring and report: the next run repeats no batch and leaves warehouse and report."""
     project = project.bare()

@@ -189,6 +189,18 @@ def test_a_kill_during_install_leaves_a_whole_checkpoint(tmp_path: Path) -> None
     assert [path.name for path in target.parent.iterdir()] == ["mini"]
 
 
+def test_an_optimizer_is_one_of_two() -> None:
+    """Muon takes the matrices between layers; another name is refused before anything is heard."""
+    from grym.models.training import Trainer
+
+    spec = dataclasses.replace(TINY, optimizer="sgd")
+    with pytest.raises(ConfigError, match=r"no optimizer 'sgd'; known are adamw, muon\."):
+        Trainer(spec, Path("nowhere"), TrainData())
+    groups = Trainer(dataclasses.replace(TINY, optimizer="muon"), Path("nowhere"), TrainData())._optimizer.param_groups
+    assert [group["muon"] for group in groups] == [True, False]
+    assert sum(p.numel() for p in groups[0]["params"]) > 10 * sum(p.numel() for p in groups[1]["params"])
+
+
 def test_a_recipe_is_read_strictly() -> None:
     """Unknown fields are named; stages build on each other by key."""
     with pytest.raises(ConfigError, match="stps"):

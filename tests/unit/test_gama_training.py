@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from grym.models.gama.mini import BLANK, Heads, Targets
 from grym.models.gama.pools import Item, facts, facts_of, to_int16
 from grym.models.gama.recipe import GamaSpec, gama_stages
 from grym.models.gama.spelling import EOS, learn
-from grym.models.gama.training import Trainer, rate
+from grym.models.gama.training import Trainer, answer_loss, rate
 from grym.models.recipe import TrainData, TrainSpec
 from tests.gama_models import one_thread, tone
 
@@ -85,6 +86,23 @@ def test_muon_makes_singular_values_equal_and_learns() -> None:
         optimizer.step(lambda: 0.0)
 
 
+def test_muon_takes_convolutions_over_time_as_matrices() -> None:
+    """Output channels by everything else; positions that are learnt are no matrices."""
+    torch.manual_seed(0)
+    named = [
+        ("conv.weight", torch.nn.Parameter(torch.randn(6, 4, 3))),
+        ("place", torch.nn.Parameter(torch.randn(1, 8, 5))),
+    ]
+    groups = muon.groups(named, 0.0)
+    assert [[p.shape for p in group["params"]] for group in groups] == [[(6, 4, 3)], [(1, 8, 5)]]
+    before = named[0][1].detach().clone()
+    named[0][1].grad = torch.randn(6, 4, 3)
+    muon.Muon(groups, 0.1).step()
+    change = (named[0][1].detach() - before).flatten(1)
+    values = torch.linalg.svdvals(change)
+    assert values.max() < 2 * values.min(), "a step of nearly equal singular values"
+
+
 def test_facts_say_everything_about_a_mixture() -> None:
     """Labels, attributes, places and the relation; all are known names."""
     clip = draw(3, 1, "train", mixture=True)
@@ -128,6 +146,35 @@ def test_every_task_is_exercised_and_answered_from_the_truth(material: Material)
             assert said is not None
             assert {event.label for event in said.events} == {event.label for event in item.events}
     assert len(seen) >= 6
+
+
+def test_a_stage_asks_several_things_about_sounds_and_one_about_speech(material: Material) -> None:
+    """Questions take the share that the recipe says, and ask often whether a sound is there; the answers are even."""
+    rng = np.random.default_rng(1)
+    spec = GamaSpec(exercises=4, question_share=0.8, presence_share=1.0)
+    sounds = [n for n, item in enumerate(material.items) if item.events]
+    speech = next(n for n, item in enumerate(material.items) if item.words)
+    assert len(material.exercises(speech, rng, spec)) == 1
+    asked = [one for _ in range(60) for one in material.exercises(sounds[int(rng.integers(len(sounds)))], rng, spec)]
+    assert len(asked) == 240
+    answers = Counter(one.answer for one in asked)
+    assert answers["yes"] + answers["no"] == pytest.approx(0.8 * 240, rel=0.15)
+    assert answers["yes"] == pytest.approx(answers["no"], rel=0.4)
+    dialogue = Speller(learn([one.answer for one in asked]))([asked[:4], asked[4:5], asked[5:7]])
+    assert dialogue.clips.tolist() == [0, 0, 0, 0, 1, 2, 2]
+
+
+def test_short_answers_weigh_what_the_recipe_says() -> None:
+    """0 is the mean over tokens, 1 the mean over answers; what is no answer never counts."""
+    torch.manual_seed(0)
+    logits = torch.randn(2, 7, 11)
+    labels = torch.full((2, 7), -100)
+    labels[0, 2:4] = torch.tensor([3, 4])
+    labels[1, 1:7] = torch.arange(6)
+    shifted = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+    torch.testing.assert_close(answer_loss(logits, labels, 0.0), torch.nn.functional.cross_entropy(*shifted))
+    each = [answer_loss(logits[row : row + 1], labels[row : row + 1], 0.0) for row in (0, 1)]
+    torch.testing.assert_close(answer_loss(logits, labels, 1.0), torch.stack(each).mean())
 
 
 def test_any_text_is_spelt_and_ends_only_by_its_end() -> None:

@@ -186,7 +186,7 @@ class Material:
 
 def sound_tasks(questions: float) -> tuple[tuple[str, float], ...]:
     """Tasks about sounds with their shares; ``questions`` is that of questions."""
-    captions_ = 1.0 - CLASSIFY_SHARE - NO_SPEECH_SHARE - questions
+    captions_ = max(0.0, 1.0 - CLASSIFY_SHARE - NO_SPEECH_SHARE - questions)
     return (
         ("describe", captions_),
         ("classify", CLASSIFY_SHARE),
