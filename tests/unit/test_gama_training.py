@@ -258,7 +258,7 @@ def test_recipes_name_their_module_and_refuse_unknown_fields() -> None:
     with pytest.raises(ConfigError, match="Unknown part 'middle'"):
         GamaSpec.from_json('{"part": "middle"}')
     stages = gama_stages(scale=0.01)
-    assert [spec.part for spec in stages] == ["encoder", "language", "joint", "joint", "joint"]
+    assert [spec.part for spec in stages] == ["encoder", "language", *["joint"] * 4]
     assert [spec.start_from for spec in stages] == ["", *(spec.key for spec in stages[:-1])]
     apart = gama_stages(scale=0.01, leave_out=("theo",))
     assert stages[:2] == apart[:2]

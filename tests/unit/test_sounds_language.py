@@ -11,6 +11,7 @@ from grym.corpus.sounds import (
     ATTRIBUTES,
     BACKGROUNDS,
     LABELS,
+    PLAIN,
     TEMPLATES,
     Event,
     SoundClip,
@@ -138,3 +139,14 @@ def test_no_constant_answer_does_well():
     assert 0.7 < answers["yes"] / answers["no"] < 1.4
     said = {value for keys in ATTRIBUTES.values() for values in keys.values() for value in values}
     assert said | set(LABELS) - {"silence"} <= set(answers)
+
+
+def test_plain_captions_name_sounds_in_order() -> None:
+    """Every plain template names the first sound first, and is read as what it says."""
+    rng = np.random.default_rng(4)
+    for number in range(120):
+        clip = draw(9, number, "train", mixture=number % 3 > 0)
+        said = captions(clip.events, clip.relation, rng, plain=True)
+        assert score_caption(said, clip).right, said
+    assert all(set(some) <= set(TEMPLATES[relation]) for relation, some in PLAIN.items())
+    assert all(template.index("{a}") < template.index("{b}") for key in ("then", "over") for template in PLAIN[key])

@@ -9,7 +9,7 @@ voice is imitated; NumPy and SciPy suffice. Knows nothing about models.
 """
 
 from grym.corpus.sounds.clip import SoundClip, draw, render
-from grym.corpus.sounds.language import TEMPLATES, ask, ask_presence, captions
+from grym.corpus.sounds.language import PLAIN, TEMPLATES, ask, ask_presence, captions
 from grym.corpus.sounds.reading import CaptionScore, Facts, read_caption, score_answer, score_caption
 from grym.corpus.sounds.vocabulary import ATTRIBUTES, BACKGROUNDS, LABELS, RATE, Event, draw_event
 
@@ -17,6 +17,7 @@ __all__ = [
     "ATTRIBUTES",
     "BACKGROUNDS",
     "LABELS",
+    "PLAIN",
     "RATE",
     "TEMPLATES",
     "CaptionScore",

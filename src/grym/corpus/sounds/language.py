@@ -103,6 +103,13 @@ _OVER: Final = (
 )
 # By relation; {a} is the first of "then" and the foreground of "over".
 TEMPLATES: Final[Mapping[str, tuple[str, ...]]] = {"": _SINGLE, "then": _THEN, "over": _OVER}
+# Those that name {a} first and do not begin like one that means the opposite, as "{a} coming before {b}" and
+# "{b} coming after {a}" do: whoever writes a word at a time has to turn there by what was said so far.
+PLAIN: Final[Mapping[str, tuple[str, ...]]] = {
+    "": _SINGLE,
+    "then": (*_THEN[:5], *_THEN[7:10], _THEN[11], _THEN[12]),
+    "over": (*_OVER[:6], _OVER[10], _OVER[11]),
+}
 
 # A question about one attribute; {x} is the label with its article.
 _ABOUT: Final[Mapping[str, tuple[str, ...]]] = {
@@ -157,15 +164,16 @@ def phrase(event: Event, form: int) -> str:
     return PHRASES[event.label][form].format(**words, s="" if count == "one" else "s", times=TIMES[count])
 
 
-def captions(events: Sequence[Event], relation: str, rng: np.random.Generator) -> str:
+def captions(events: Sequence[Event], relation: str, rng: np.random.Generator, *, plain: bool = False) -> str:
     """A caption: one of :data:`TEMPLATES` with one of two phrases for each event, all equally likely.
 
     Args:
         events: one, or two in the order of the relation.
         relation: ``""``, ``"then"`` or ``"over"``.
         rng: source of the draw.
+        plain: one of :data:`PLAIN` instead.
     """
-    template = _one(TEMPLATES[relation], rng)
+    template = _one((PLAIN if plain else TEMPLATES)[relation], rng)
     parts = {name: phrase(event, int(rng.integers(2))) for name, event in zip("ab", events, strict=False)}
     text = template.format(**parts)
     return f"{text[0].upper()}{text[1:]}."

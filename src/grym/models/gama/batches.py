@@ -171,7 +171,7 @@ class Material:
             answers = {"transcribe": said, "describe": f"A voice says {said}.", "classify": SPEECH}
             return Exercise(phrase(task, rng), answers[task])
         if task == "describe":
-            return Exercise(phrase(task, rng), captions(item.events, item.relation, rng))
+            return Exercise(phrase(task, rng), captions(item.events, item.relation, rng, plain=spec.plain_captions))
         if task == "transcribe":
             return Exercise(phrase(task, rng), NO_SPEECH)
         if task == "classify":

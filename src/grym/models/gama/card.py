@@ -49,7 +49,7 @@ A window holds {window:.2f} s; longer clips are cut at quiet places.
 
 ## Training
 
-`python -m flows train --name gama-mini`, in five stages: the encoder with auxiliary heads (CTC and alignment for
+`python -m flows train --name gama-mini`, in six stages: the encoder with auxiliary heads (CTC and alignment for
 digits, labels, attributes and order as facts of a clip), the language side on what the frozen encoder gives, and both
 together with people's speech. Muon for matrices, AdamW for the rest, one cycle; the loss of the language model counts
 answers only. What is exported is a moving average of the weights in half precision; on a CPU it computes in float32.

@@ -1,9 +1,9 @@
 """The recipe of ``gama-mini``: every number that decides its result. Imports no torch.
 
-Five stages. The encoder learns alone, with auxiliary heads, from synthetic voices and generated sounds; the language
+Six stages. The encoder learns alone, with auxiliary heads, from synthetic voices and generated sounds; the language
 side learns from what the encoder, now frozen, gives; then both learn together, and real speech is added;
-then together with more questions, several about each clip; at last with more captions, in which the order of two
-sounds and the number of strokes are what goes wrong longest.
+then together with more questions, several about each clip, then with more captions, at last with captions
+that name sounds in the order in which they come.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class GamaSpec:
         presence_share: share of these that ask whether a sound is there, beside those among the others.
         short_answers: each token of an answer of n tokens weighs ``n ** -short_answers``; 0 weighs tokens alike, and
             one-word answers then hardly count beside captions.
+        plain_captions: captions come from the templates of :data:`grym.corpus.sounds.PLAIN` alone.
         start_from: key of the stage whose exported weights this one starts from; empty starts from scratch.
     """
 
@@ -96,6 +97,7 @@ class GamaSpec:
     question_share: float = 0.35
     presence_share: float = 0.0
     short_answers: float = 0.0
+    plain_captions: bool = False
     start_from: str = ""
 
     @classmethod
@@ -120,7 +122,7 @@ class GamaSpec:
 def gama_stages(
     seed: int = 20261128, voices: int = 464, scale: float = 1.0, leave_out: tuple[str, ...] = ()
 ) -> tuple[GamaSpec, ...]:
-    """The stages of ``gama-mini``; people are heard in the last three only.
+    """The stages of ``gama-mini``; people are heard in the last four only.
 
     Args:
         seed: seed of everything that is drawn.
@@ -190,4 +192,14 @@ def gama_stages(
         short_answers=0.3,
         start_from=asked.key,
     )
-    return encoder, language, joint, asked, told
+    # A greedy decoder takes the likeliest word: of all templates together that was "coming", and then "after".
+    plain = dataclasses.replace(
+        told,
+        steps=steps(220),
+        seed=seed + 5,
+        learning_rate=8e-4,
+        plain_captions=True,
+        average_decay=0.99,
+        start_from=told.key,
+    )
+    return encoder, language, joint, asked, told, plain
