@@ -17,6 +17,7 @@ from grym.corpus.sounds import (
     SoundClip,
     ask,
     captions,
+    draw,
     draw_event,
     read_caption,
     score_answer,
