@@ -16,12 +16,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import multiprocessing
 import os
 import pickle
 import queue
 import sys
 import threading
 import time
+from collections import deque
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,6 +66,7 @@ FRAME: Final = 320
 PARENT_CHECK_SECONDS: Final = 0.5
 # A child whose parent was killed lives on for up to PARENT_CHECK_SECONDS and keeps the lock meanwhile.
 LOCK_SECONDS: Final = 5.0
+AHEAD: Final = 4  # batches that are composed ahead by each helper
 EXIT_BUSY: Final = 3
 EXIT_PARENT_DIED: Final = 4
 
@@ -138,9 +142,12 @@ class Trainer:
         out: folder of the checkpoint.
         data: what the training hears; a checkpoint that heard something else is put aside.
         start: exported model to start from; default random weights.
+        device: where the network is trained.
     """
 
-    def __init__(self, spec: TrainSpec, out: Path, data: TrainData, start: Path | None = None) -> None:
+    def __init__(
+        self, spec: TrainSpec, out: Path, data: TrainData, start: Path | None = None, device: str = "cpu"
+    ) -> None:
         self._spec = spec
         self._data: TrainData | None = data
         self._checkpoint = out / "checkpoint.pt"
@@ -149,6 +156,8 @@ class Trainer:
         if start is not None:
             self.model.load_state_dict(load_file(start / "model.safetensors"))
         self.model.set_attn_implementation("eager")  # sdpa takes 43 % of a step on CPU
+        self._device = device
+        self.model.to(device)
         self._optimizer = _optimizer(self.model, spec)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
             self._optimizer, spec.learning_rate, total_steps=spec.steps + 1, pct_start=0.12, cycle_momentum=False
@@ -161,7 +170,7 @@ class Trainer:
 
     def _restore(self) -> None:
         try:
-            state = torch.load(self._checkpoint, weights_only=True)
+            state = torch.load(self._checkpoint, weights_only=True, map_location=self._device)
             reason = self._refusal(state)
         except (pickle.UnpicklingError, OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError) as error:
             reason = f"the checkpoint cannot be read ({type(error).__name__})"
@@ -215,11 +224,19 @@ class Trainer:
         """Whether the last step is done."""
         return self.step >= self._last
 
-    def run(self, bank: Bank) -> None:
-        """Train to the last step."""
+    def run(self, bank: Bank, helpers: int = 0) -> None:
+        """Train to the last step.
+
+        Args:
+            bank: what batches are composed from.
+            helpers: processes that compose them; 0 composes in a thread of this one, which feeds one or two cores.
+        """
         self.model.train()
         started, seen = time.monotonic(), self.step
-        for step, clips in self._batches(bank, self.step):
+        steps = range(self.step, self._last)
+        compose = _Composer(bank, self._spec)
+        batches = in_order(compose, steps, helpers) if helpers else _ahead(compose, steps)
+        for step, clips in zip(steps, batches, strict=True):
             # Dropout and masks are drawn from the step, so that a resumed run repeats them.
             torch.manual_seed(self._spec.seed + step)
             np.random.seed((self._spec.seed + step) % 2**32)  # noqa: NPY002 - transformers draws its masks here
@@ -237,36 +254,26 @@ class Trainer:
             if self.step % self._spec.checkpoint_every == 0 or self.step == self._last:
                 self.save()
 
-    def _batches(self, bank: Bank, first: int) -> Iterator[tuple[int, list[Clip]]]:
-        ready: queue.Queue[tuple[int, list[Clip]]] = queue.Queue(maxsize=4)
-
-        def fill() -> None:
-            for step in range(first, self._last):
-                ready.put((step, bank.batch(self._spec.seed, step, joined_only=step < self._spec.alignment_steps)))
-
-        threading.Thread(target=fill, daemon=True).start()
-        for _ in range(first, self._last):
-            yield ready.get()
-
     def _train(self, clips: list[Clip], *, align: bool) -> float:
-        waves = torch.from_numpy(np.stack([normalize(clip.samples) for clip in clips]))
+        device = self._device
+        waves = torch.from_numpy(np.stack([normalize(clip.samples) for clip in clips])).to(device)
         # Without the instructions for it bfloat16 is emulated: ten times slower than float32, measured on AVX2.
-        with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
+        with torch.autocast(device, torch.bfloat16, enabled=device != "cpu" or has_bf16()):
             logits = self.model(waves).logits
         scores = logits.float().log_softmax(-1)
         frames = scores.shape[1]
         if align:
-            targets = torch.tensor([frame_targets(clip, frames) for clip in clips])
+            targets = torch.tensor([frame_targets(clip, frames) for clip in clips], device=device)
             loss = torch.nn.functional.nll_loss(scores.flatten(0, 1), targets.flatten())
         else:
             tokens = [labels(clip.words) for clip in clips]
             sizes = torch.tensor([len(t) for t in tokens])
-            flat = torch.tensor([token for t in tokens for token in t])
+            flat = torch.tensor([token for t in tokens for token in t], device=device)
             loss = torch.nn.functional.ctc_loss(
                 scores.transpose(0, 1), flat, torch.full((len(clips),), frames), sizes, blank=BLANK, zero_infinity=True
             )
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self._optimizer.step()
         self._schedule.step()
@@ -280,7 +287,7 @@ class Trainer:
     def export(self, folder: Path) -> None:
         """Write the averaged weights as a Hugging Face folder: config, tokenizer, feature extractor, safetensors."""
         model = Wav2Vec2ForCTC(mini_config())
-        model.load_state_dict(self._average)
+        model.load_state_dict({name: value.cpu() for name, value in self._average.items()})
         folder.mkdir(parents=True, exist_ok=True)
         vocabulary = folder / "vocab.json"
         vocabulary.write_text(json.dumps({token: i for i, token in enumerate(VOCABULARY)}), encoding="utf-8")
@@ -298,6 +305,62 @@ class Trainer:
         # A manifest may hold any words, and whoever gives one wants a model that spells.
         if self._data is None or not self._data.manifest:
             (folder / LEXICON_FILE).write_text(json.dumps(WORDS) + "\n", encoding="utf-8")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Composer:
+    """The batch of a step; also in another process."""
+
+    bank: Bank
+    spec: TrainSpec
+
+    def __call__(self, step: int) -> list[Clip]:
+        return self.bank.batch(self.spec.seed, step, joined_only=step < self.spec.alignment_steps)
+
+
+def _ahead(compose: Callable[[int], list[Clip]], steps: range) -> Iterator[list[Clip]]:
+    ready: queue.Queue[list[Clip]] = queue.Queue(maxsize=4)
+
+    def fill() -> None:
+        for step in steps:
+            ready.put(compose(step))
+
+    threading.Thread(target=fill, daemon=True).start()
+    for _ in steps:
+        yield ready.get()
+
+
+_composer: Callable[[int], list[Clip]] | None = None  # of a helper
+
+
+def _begin(compose: Callable[[int], list[Clip]], parent: int) -> None:
+    global _composer  # noqa: PLW0603 - a helper gets it once, not with every step
+    _composer = compose
+    follow_parent(parent)
+
+
+def _compose(step: int) -> list[Clip]:
+    assert _composer is not None  # noqa: S101 - _begin has run in this process
+    return _composer(step)
+
+
+def in_order(compose: Callable[[int], list[Clip]], steps: range, helpers: int) -> Iterator[list[Clip]]:
+    """What ``compose`` gives for each step, from several processes, some steps ahead; a GPU waits for nothing else.
+
+    Args:
+        compose: a function of the step alone.
+        steps: in this order.
+        helpers: processes; they are forked, so that they share what ``compose`` holds.
+    """
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(helpers, context, _begin, (compose, os.getpid())) as pool:
+        waiting: deque[Future[list[Clip]]] = deque()
+        for step in steps:
+            waiting.append(pool.submit(_compose, step))
+            if len(waiting) > AHEAD * helpers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _optimizer(model: torch.nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
@@ -349,6 +412,8 @@ def main() -> int:
     parser.add_argument("--start", type=Path, default=None, help="folder of the exported stage to start from")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=0, help="of torch; default: the cores it may use")
+    parser.add_argument("--device", default="auto", help="cpu or cuda; auto is cuda where there is one")
+    parser.add_argument("--helpers", type=int, default=-1, help="processes that compose batches; default: 0 on a CPU")
     parser.add_argument("--parent", type=int, default=None, help="process id to end with")
     options = parser.parse_args()
     follow_parent(options.parent)
@@ -376,10 +441,12 @@ def _train(options: argparse.Namespace) -> None:
     spec = TrainSpec.from_json(options.spec)
     torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
     data = TrainData.of(spec, options.fsdd, options.manifest)
-    trainer = Trainer(spec, options.out, data, options.start)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
+    helpers = options.helpers if options.helpers >= 0 else 0 if device == "cpu" else len(os.sched_getaffinity(0)) - 1
+    trainer = Trainer(spec, options.out, data, options.start, device)
     if not trainer.finished:
         emit(event="data", **dataclasses.asdict(data))
-        trainer.run(build_bank(spec, options.fsdd, options.manifest, options.out.parent / "voices"))
+        trainer.run(build_bank(spec, options.fsdd, options.manifest, options.out.parent / "voices"), helpers)
     trainer.export(options.out / "model")
     emit(event="done", step=trainer.step, folder=str(options.out / "model"))
 

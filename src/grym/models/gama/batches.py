@@ -16,7 +16,7 @@ from grym.corpus.bank import LENGTHS
 from grym.corpus.digits import WORDS
 from grym.corpus.sounds import ask, ask_presence, captions
 from grym.models.gama.configuration import FRAME_SAMPLES, SAMPLE_RATE, SHIFT_SAMPLES
-from grym.models.gama.exercises import Exercise, phrase, roughen, texts
+from grym.models.gama.exercises import Exercise, phrase, reword, roughen, texts
 from grym.models.gama.mini import BLANK, Targets
 from grym.models.gama.pools import FULL_SCALE, LENGTH_WEIGHTS, Item, digits_of, facts, facts_of
 from grym.models.gama.prompts import fill
@@ -181,7 +181,7 @@ class Material:
             pair = ask_presence(item.events, rng)
         else:
             pair = ask(item.events, item.relation, rng)[int(rng.integers(2))]
-        return Exercise(roughen(pair[0], rng), pair[1])
+        return Exercise(roughen(reword(pair[0], rng), rng), pair[1])
 
 
 def sound_tasks(questions: float) -> tuple[tuple[str, float], ...]:

@@ -49,7 +49,7 @@ A window holds {window:.2f} s; longer clips are cut at quiet places.
 
 ## Training
 
-`python -m flows train --name gama-mini`, in six stages: the encoder with auxiliary heads (CTC and alignment for
+`python -m flows train --name gama-mini`, in {stages} stages: the encoder with auxiliary heads (CTC and alignment for
 digits, labels, attributes and order as facts of a clip), the language side on what the frozen encoder gives, and both
 together with people's speech. Muon for matrices, AdamW for the rest, one cycle; the loss of the language model counts
 answers only. What is exported is a moving average of the weights in half precision; on a CPU it computes in float32.
@@ -106,6 +106,7 @@ def render_gama_card(
             sound_seed=first.sound_seed,
             speech=" / ".join(f"{spec.speech:,}" for spec in stages),
             data="\n".join(_heard(number, heard) for number, heard in enumerate(data, 1)),
+            stages=("no", "one", "two", "three", "four", "five", "six", "seven")[len(stages)],
             recipe=json.dumps([dataclasses.asdict(spec) for spec in stages], indent=2),
         ),
         MEASURED_SOUNDS.format(seed=seed),

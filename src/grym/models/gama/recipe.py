@@ -195,7 +195,7 @@ def gama_stages(
     # A greedy decoder takes the likeliest word: of all templates together that was "coming", and then "after".
     plain = dataclasses.replace(
         told,
-        steps=steps(220),
+        steps=steps(260),
         seed=seed + 5,
         learning_rate=8e-4,
         plain_captions=True,
