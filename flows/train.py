@@ -16,7 +16,7 @@ from prefect import flow, runtime
 from flows.judged import Plan, measure_ctc, measure_gama
 from grym.config import load_settings
 from grym.errors import ConfigError
-from grym.models.recipe import TrainData, recorded_data
+from grym.models.recipe import TrainData, exported, recorded_data
 from grym.models.training_process import install as install_checkpoint
 from tasks.training import evaluate_unheard, train_stage
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from grym.compare.evaluate import SliceRate
+    from grym.models.gama.recipe import GamaSpec
+    from grym.models.recipe import TrainSpec
 
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "src" / "grym" / "models" / "checkpoints"
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -86,14 +88,8 @@ def train(  # noqa: PLR0913 - a form of the Prefect UI has a field for each
     stages = plan.stages()
     # What the environment offers now; only for checkpoints that do not say what they heard.
     offered = [TrainData.of(spec, fsdd, extra) for spec in stages]
-    folder: Path | None = None
-    for spec in stages:
-        folder = train_stage(spec, plan.home / spec.key, fsdd=fsdd, manifest=extra, start=folder)
-    if folder is None:
-        msg = "A recipe needs at least one stage."
-        raise ConfigError(msg)
+    folder, runs = _train_chain(plan, stages, extra)
     unheard: list[SliceRate] | None = None
-    runs = len(stages)
     if leave_one_out and fsdd is not None:
         models, trained = _folds(plan, speakers(fsdd)[: folds or None], extra)
         unheard = evaluate_unheard(models, "fsdd-all", settings, ADAPTERS[chosen])
@@ -113,11 +109,21 @@ def _folds(plan: Plan, names: Sequence[str], extra: Path | None) -> tuple[dict[s
     """Models that never heard a speaker, by the speaker, and how many stages were trained."""
     common, models, trained = plan.stages(), {}, 0
     for speaker in names:
-        for spec in (spec for spec in plan.stages((speaker,)) if spec not in common):
-            start = plan.home / spec.start_from / "model"
-            models[speaker] = train_stage(spec, plan.home / spec.key, fsdd=plan.fsdd, manifest=extra, start=start)
-            trained += 1
+        chain = [spec for spec in plan.stages((speaker,)) if spec not in common]
+        models[speaker], runs = _train_chain(plan, chain, extra)
+        trained += runs
     return models, trained
+
+
+def _train_chain(plan: Plan, chain: Sequence[TrainSpec | GamaSpec], extra: Path | None) -> tuple[Path, int]:
+    """The folder of what the last of some stages exports, and how many were run: none before one that is exported."""
+    done = [exported(plan.home / spec.key / "model", spec, TrainData.of(spec, plan.fsdd, extra)) for spec in chain]
+    first = max((number for number, there in enumerate(done) if there), default=0)
+    folder = plan.home
+    for spec in chain[first:]:
+        start = plan.home / spec.start_from / "model" if spec.start_from else None
+        folder = train_stage(spec, plan.home / spec.key, fsdd=plan.fsdd, manifest=extra, start=start)
+    return folder, len(chain) - first
 
 
 def speakers(fsdd: Path) -> list[str]:

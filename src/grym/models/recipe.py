@@ -189,8 +189,28 @@ def _fsdd_takes(spec: TrainSpec | GamaSpec, fsdd: Path) -> list[Path]:
 
 def recorded_data(model: Path) -> TrainData | None:
     """What an exported model (a folder with ``training.json``) was trained on; ``None`` if it does not say."""
-    facts = json.loads((model / "training.json").read_text(encoding="utf-8"))
+    facts = _facts(model)
     return TrainData.from_record(facts.get("data"))
+
+
+def exported(model: Path, spec: TrainSpec | GamaSpec, data: TrainData) -> bool:
+    """Whether a folder holds what a stage ends with, so that neither its checkpoint nor the stages before are needed.
+
+    Args:
+        model: an exported model, whatever machine trained it.
+        spec: the stage.
+        data: what a training of it would hear now.
+    """
+    facts = _facts(model)
+    heard = TrainData.from_record(facts.get("data"))
+    finished = facts.get("key") == spec.key and facts.get("step") == (spec.stop_after or spec.steps)
+    return finished and heard is not None and not heard.difference(data)
+
+
+def _facts(model: Path) -> dict[str, Any]:
+    file = model / "training.json"
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return found
 
 
 def mini_stages(
@@ -200,7 +220,7 @@ def mini_stages(
 
     The first hears synthetic voices alone, so that what it knows about speech does not lean on a few people; the
     second hears them in a hurry and cut tightly. The third adds real speech, cut by its level as recordings often are;
-    the fourth settles on a mixture with more strings.
+    the fourth and the fifth settle on a mixture with more strings.
 
     Args:
         seed: seed of everything that is drawn.
@@ -213,7 +233,7 @@ def mini_stages(
         return max(1, round(count * scale))
 
     first = TrainSpec(
-        steps=steps(5000),
+        steps=steps(3200),
         alignment_steps=steps(400),
         seed=seed,
         voices=voices,
@@ -224,7 +244,7 @@ def mini_stages(
     )
     second = dataclasses.replace(
         first,
-        steps=steps(4000),
+        steps=steps(2300),
         alignment_steps=0,
         seed=seed + 1,
         learning_rate=1.2e-3,
@@ -233,7 +253,7 @@ def mini_stages(
     )
     third = dataclasses.replace(
         second,
-        steps=steps(1200),
+        steps=steps(700),
         seed=seed + 2,
         learning_rate=8e-4,
         augmentation="trimmed",
@@ -246,7 +266,7 @@ def mini_stages(
     )
     fourth = dataclasses.replace(
         third,
-        steps=steps(800),
+        steps=steps(500),
         seed=seed + 3,
         learning_rate=5e-4,
         augmentation="mixed",
@@ -255,4 +275,12 @@ def mini_stages(
         string_share=0.7,
         start_from=third.key,
     )
-    return first, second, third, fourth
+    fifth = dataclasses.replace(
+        fourth,
+        steps=steps(900),
+        seed=seed + 4,
+        learning_rate=8e-4,
+        string_share=0.75,
+        start_from=fourth.key,
+    )
+    return first, second, third, fourth, fifth

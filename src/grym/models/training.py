@@ -51,7 +51,7 @@ from grym.models import muon
 from grym.models._dense import has_bf16
 from grym.models.lead_in import FILE as LEAD_IN_FILE
 from grym.models.lexicon import FILE as LEXICON_FILE
-from grym.models.recipe import FSDD_FIRST_TAKE, TrainData, TrainSpec
+from grym.models.recipe import FSDD_FIRST_TAKE, TrainData, TrainSpec, exported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -441,6 +441,9 @@ def _train(options: argparse.Namespace) -> None:
     spec = TrainSpec.from_json(options.spec)
     torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
     data = TrainData.of(spec, options.fsdd, options.manifest)
+    if exported(options.out / "model", spec, data):
+        emit(event="done", step=spec.stop_after or spec.steps, folder=str(options.out / "model"))
+        return
     device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
     helpers = options.helpers if options.helpers >= 0 else 0 if device == "cpu" else len(os.sched_getaffinity(0)) - 1
     trainer = Trainer(spec, options.out, data, options.start, device)

@@ -40,7 +40,7 @@ from grym.models.gama.pools import facts, kept, sound_items, sounds_fingerprint,
 from grym.models.gama.recipe import GamaSpec
 from grym.models.gama.spelling import learn
 from grym.models.gama.team import Team
-from grym.models.recipe import TrainData
+from grym.models.recipe import TrainData, exported
 from grym.models.training import emit
 
 if TYPE_CHECKING:
@@ -403,6 +403,10 @@ def _train(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     data = TrainData.of(spec, options.fsdd, None)
     team = Team.meet(options.out / MEETING, options.rank, options.processes)
+    if exported(options.out / "model", spec, data):
+        if team.leads:
+            emit(event="done", step=spec.stop_after or spec.steps, folder=str(options.out / "model"))
+        return
     trainer = Trainer(spec, options.out, data, options.start, team)
     if not (trainer.finished and (options.out / "model" / "training.json").is_file()):
         if team.leads:
