@@ -34,6 +34,7 @@ GAMA_NOTES: Final = (
     "It knows the sounds of the generator, not recordings: real sounds are forced into its labels.",
     "Ten words only; other speech is forced into digits.",
     "Confidence and likelihoods are not calibrated.",
+    "The last two stages were added after captions of other held-out draws (seed 11) had been looked at.",
 )
 # Sounds that models are measured on; another seed than any training uses.
 SOUND_SEED: Final = 7
