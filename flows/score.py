@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.score_evidence import show_evidence
+from flows.terminal import styled
 from grym.compare.scoreboard import Scoreboard
 from grym.compare.scoreboard_json import as_json
 from grym.compare.systems import Pair, System
@@ -92,7 +93,7 @@ def show(out: Console, board: Scoreboard) -> None:
             out.print(_slices(pair, board.options.confidence))
     show_evidence(out, board)
     for note in board.notes:
-        out.print(f"[yellow]Note:[/yellow] {note}", highlight=False, soft_wrap=True)
+        out.print(styled("Note:", "yellow", f" {note}"), highlight=False, soft_wrap=True)
 
 
 def _systems(board: Scoreboard, title: str) -> Table:

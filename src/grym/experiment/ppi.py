@@ -8,7 +8,8 @@ prediction, and the prediction on all calls takes variance away from the labels:
 
 with R a ratio of sums. lambda is chosen to make the variance smallest (power tuning); a useless prediction gets a
 lambda near 0, and what is left is the rate of the labelled calls. Valid for any prediction, however wrong, as long as
-the labelled calls are a random sample. Rates are fractions. Knows nothing about storage.
+the labelled calls are a random sample. Where the labelled calls show hardly an error no spread is known, and the
+interval also covers that of :mod:`grym.experiment.rare`. Rates are fractions. Knows nothing about storage.
 
 Source: Angelopoulos, Bates, Fannjiang, Jordan & Zrnic, *Science* 382, 2023, pp. 669-674 (prediction-powered inference);
 Angelopoulos, Duchi & Zrnic, arXiv 2311.01453, section 6 (power tuning); Zrnic, arXiv 2405.18379, section 3 (the same
@@ -26,6 +27,7 @@ import numpy as np
 from scipy.special import ndtr, stdtrit
 
 from grym.errors import ConfigError, QualityError
+from grym.experiment.rare import is_rare, rare_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -214,11 +216,14 @@ def _result(table: Floats, known: NDArray[np.bool_], influence: _Influence, conf
     here, there = table[known].sum(axis=0), table[~known].sum(axis=0)
     units = int(np.unique(influence.labels[known]).size)
     rate, tuning = float(here[0] / here[1]), influence.tuning()
-    labels_only = _rate(rate, influence.se(0.0), units, 1, confidence)
+    heard = _heard(table, known, influence.labels)
+    floor = rare_interval(heard, float(here[1]), confidence)
+    rare = is_rare(heard)
+    labels_only = _rate(rate, influence.se(0.0), units, 1, confidence, floor, rare=rare)
     estimate = labels_only
     if tuning:
         shift = float(here[2] / here[3] - there[2] / there[3])
-        estimate = _rate(rate - tuning * shift, influence.se(tuning), units, 2, confidence)
+        estimate = _rate(rate - tuning * shift, influence.se(tuning), units, 2, confidence, floor, rare=rare)
     if estimate.se >= labels_only.se:  # no prediction, or one that is not worth its tuning
         tuning, estimate = 0.0, labels_only
     labelled, words = int(known.sum()), float(here[3] + there[3])
@@ -233,16 +238,29 @@ def _result(table: Floats, known: NDArray[np.bool_], influence: _Influence, conf
         units=units,
         worth=labelled * ((labels_only.se / estimate.se) ** 2 if estimate.se > 0 else 1.0),
         selection_p=selection,
-        notes=tuple(_notes(units, tuning, selection)),
+        notes=tuple(_notes(units, tuning, selection, float(heard.sum()) if rare else None)),
     )
 
 
-def _rate(rate: float, se: float, units: int, spent: int, confidence: float) -> Rate:
-    """With an interval of Student's t, a degree of freedom spent on each number that was fitted."""
+def _heard(table: Floats, known: NDArray[np.bool_], labels: NDArray[np.intp]) -> Floats:
+    """Errors of each labelled unit, ``shape = (labelled units,)``."""
+    _, unit = np.unique(labels[known], return_inverse=True)
+    return np.bincount(unit, weights=table[known, 0]).astype(np.float64)
+
+
+def _rate(
+    rate: float, se: float, units: int, spent: int, confidence: float, floor: tuple[float, float], *, rare: bool
+) -> Rate:
+    """With an interval of Student's t, a degree of freedom spent on each number that was fitted.
+
+    Where errors are rare, or no spread was seen, it is widened to the floor.
+    """
+    rate = max(0.0, rate)
     if units < MIN_UNITS:
         return Rate(rate, se, None, None)
     half = float(stdtrit(units - spent, (1 + confidence) / 2)) * se
-    return Rate(rate, se, max(0.0, rate - half), rate + half)
+    low, high = max(0.0, rate - half), rate + half
+    return Rate(rate, se, min(low, floor[0]), max(high, floor[1])) if rare or se == 0 else Rate(rate, se, low, high)
 
 
 def _table(*columns: ArrayLike) -> Floats:
@@ -305,8 +323,13 @@ def _selection(here: Floats, there: Floats, influence: _Influence) -> float | No
     return float(2 * ndtr(-abs(float(here[2] / here[3] - there[2] / there[3])) / se))
 
 
-def _notes(units: int, tuning: float, selection: float | None) -> list[str]:
+def _notes(units: int, tuning: float, selection: float | None, few: float | None) -> list[str]:
     notes = []
+    if few is not None and units >= MIN_UNITS:
+        notes.append(
+            f"Only {few:g} errors in the labelled calls: the interval is widened to what so few can tell; more labels "
+            "would narrow it."
+        )
     if units < MIN_UNITS:
         notes.append(f"Only {units} labelled units: no interval can be given below {MIN_UNITS}.")
     if tuning == 0:
