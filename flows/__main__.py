@@ -303,7 +303,9 @@ def score(  # noqa: PLR0913, PLR0917 - the options of the command
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="Column of numbers in the answers: COLUMN[:mean|p95][:lower]; or correct; repeatable."),
+        typer.Option(
+            help="Column of numbers in the answers: COLUMN[:mean|p95][:lower][:margin=0.02]; or correct; repeatable."
+        ),
     ] = None,
     ignore_case: Annotated[bool, typer.Option("--ignore-case", help="Upper and lower case are the same.")] = False,
     evidence: Annotated[
@@ -353,6 +355,7 @@ def live_wer(
 ) -> None:
     """Estimate the word error rate of live calls from few references and a second model's answers to all of them."""
     from flows.live_wer import as_json, show
+    from flows.score import write_text
     from grym.experiment.live_wer import live_wer_of_files
 
     found = live_wer_of_files(
@@ -364,12 +367,10 @@ def live_wer(
         speaker=speaker,
         confidence=confidence,
     )
-    if json_file == "-":
-        print(as_json(found))
-        return
-    show(out, found)
+    if json_file != "-":
+        show(out, found)
     if json_file:
-        Path(json_file).write_text(as_json(found) + "\n", encoding="utf-8")
+        write_text(as_json(found), json_file)
 
 
 @app.command()

@@ -154,7 +154,7 @@ def test_no_spread_is_not_certainty() -> None:
 
 @pytest.mark.parametrize(
     ("errors", "rare"),
-    [([0] * 50 + [1] * 9, True), ([0] * 50 + [1] * 10, False), ([0] * 50 + [20] * 3, True), ([20] * 8, False)],
+    [([0] * 50 + [1] * 11, True), ([0] * 50 + [1] * 12, False), ([0] * 50 + [20] * 3, True), ([20] * 8, False)],
 )
 def test_what_is_rare(errors: list[int], rare: bool) -> None:  # noqa: FBT001
     """Few errors, or many in few of the units; but eight speakers who all err are an ordinary sample."""

@@ -35,6 +35,7 @@ METRICS = (
     Metric("failed", "proportion", "lower", "failed", margin=0.05),
 )
 DEMO = Experiment("demo", 1, "user", ARMS, METRICS, guardrails=(Guardrail("failed", 0.1),))
+WORDS = {"held": "holds", "broken": "broken", "open": "not decided yet"}
 MODELS = '[models.mini]\nadapter = "fake"\n[models.mini-int8]\nadapter = "fake"\n'
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -140,6 +141,12 @@ def test_the_page_shows_how_the_interval_narrowed(filled: Store, tmp_path: Path)
     page = render_experiment(DEMO, looks, State(killed=True, reason="<b>"), tmp_path / "x.html").read_text("utf-8")
     for wanted in ("SHIP int8", "Stopped", "&lt;b&gt;", "always-valid", "holds", "GROUP BY", looks[-1].decision.digest):
         assert wanted in page, wanted
+    over_time = page.split("What the decision would have been at each moment")[1].split("</table>")[0]
+    assert "Units: fp32 / int8" in over_time
+    for look in looks:
+        fp32, int8 = (int(row["units"]) for row in json.loads(look.decision.record)["inputs"]["arms"])
+        assert f"{fp32} / {int8}" in over_time
+        assert f"failed: {WORDS[look.decision.arms[0].rails[0].standing]}" in over_time
     assert page.count("<svg") == 4  # the primary metric wide and narrow, two others
     assert not re.search(r"(?:src|href)=\"(?!#|data:)", page)
     text = decision_markdown(DEMO, looks[-1].decision, page="x.html")

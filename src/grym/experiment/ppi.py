@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from grym.compare.alternations import Text
+
     Floats = NDArray[np.float64]
 
 MIN_UNITS: Final = 6  # labelled units below which there is no interval, as everywhere in the platform
@@ -46,15 +48,15 @@ class Call:
     """One live call.
 
     Attributes:
-        hypothesis: what the model whose error rate is wanted understood.
+        hypothesis: what the model whose error rate is wanted understood; a text, or one that is read already.
         other: what a second model understood.
         reference: what was said, as a person wrote it down; none for most calls.
         unit: who called; calls of one unit are not independent. Empty: unknown.
     """
 
-    hypothesis: str
-    other: str
-    reference: str | None = None
+    hypothesis: str | Text
+    other: str | Text
+    reference: str | Text | None = None
     unit: str = ""
 
 
@@ -111,7 +113,7 @@ def live_wer(calls: Sequence[Call], *, confidence: float = 0.95, rule: Callable[
     Args:
         calls: all calls; those with a reference should be a random sample of them.
         confidence: level of the interval.
-        rule: a normaliser for every text; words are what it leaves between spaces.
+        rule: a normaliser for every text that is not read already; words are what it leaves between spaces.
 
     Raises:
         QualityError: no call has a reference with a word in it.
@@ -122,14 +124,20 @@ def live_wer(calls: Sequence[Call], *, confidence: float = 0.95, rule: Callable[
         >>> round(live_wer(calls).labels_only.rate, 4)
         0.3333
     """
-    from grym.compare.alignment import align
+    from grym.compare.aligned import align_all
+    from grym.compare.alternations import Text, plain
 
     words = [
-        [(rule(text) if rule else text).split() for text in (c.hypothesis, c.other, c.reference or "")] for c in calls
+        [
+            text if isinstance(text, Text) else plain(text, rule or str)
+            for text in (c.hypothesis, c.other, c.reference or "")
+        ]
+        for c in calls
     ]
     labelled = np.array([c.reference is not None for c in calls], dtype=bool)
-    against_other = align([w[1] for w in words], [w[0] for w in words])
-    against_truth = align([w[2] for w in words], [w[0] for w in words])
+    heard = [w[0] for w in words]
+    against_other = align_all([w[1] for w in words], heard, characters=False).alignments
+    against_truth = align_all([w[2] for w in words], heard, characters=False).alignments
     known = all(c.unit for c in calls)
     return live_rate(
         np.where(labelled, against_truth.errors, np.nan),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-FEW: Final = 10  # errors, or units that err, below which a spread is not known
+FEW: Final = 12  # errors, or units that err, below which a spread is not known
 
 
 def is_rare(errors: NDArray[np.float64]) -> bool:
