@@ -27,7 +27,10 @@ GENERATOR: Final = (
     "calls-gamma: a call has 1 + Poisson(10) words and a difficulty, gamma with mean 1 and shape 0.6, times its "
     "speaker's, log-normal with sd 0.3, where there are speakers; a word is wrong with probability 0.10 times the "
     "difficulty; the second model errs on a third or more of the same words, in two of five cases with the same "
-    "answer, and on others with probability 0.08 times the difficulty; a useless prediction is shuffled over calls"
+    "answer, and on others with probability 0.08 times the difficulty; a useless prediction is shuffled over calls; "
+    "calls-rare: 2000 calls of 10 words, 200 labelled; a word is wrong with the probability named, times a "
+    "difficulty of the call as above where errors come in clumps; the second model errs on four of ten of the same "
+    "words and on others with probability 0.02"
 )
 
 
@@ -50,15 +53,36 @@ CASES: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Rare:
+    """A setting with few errors: the error rate, and whether they come in clumps."""
+
+    wer: float
+    clumped: bool = False
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"200 of 2000, WER {100 * self.wer:g} %{', in clumps' if self.clumped else ''}"
+
+
+RARE: Final = tuple(Rare(wer, clumped) for clumped in (False, True) for wer in (0.0005, 0.002, 0.01))
+
+
 def run(replicates: int = FULL) -> dict[str, Any]:
     """Coverage and width in every case, as JSON can say it."""
     cases = {case.name: _measure(case, replicates) for case in CASES}
-    return {"seed": SEED, "generator": GENERATOR, "confidence": 0.95, "cases": cases}
+    rare = {case.name: _measure_rare(case, replicates) for case in RARE}
+    return {"seed": SEED, "generator": GENERATOR, "confidence": 0.95, "cases": cases, "rare": rare}
 
 
 def measure(folder: Path, *, quick: bool = False) -> Iterator[Figure]:  # noqa: ARG001 - nothing is written
     """Coverage, and how much narrower the interval is than that of the labels alone."""
-    for name, found in run(QUICK if quick else FULL)["cases"].items():
+    done = run(QUICK if quick else FULL)
+    for name, found in done["rare"].items():
+        label = f"error rate without labels, {name}: covered"
+        yield from rate(label, found["coverage"], at_least=0.93, full=not quick)
+    for name, found in done["cases"].items():
         label = f"error rate without labels, {name}"
         yield from rate(f"{label}: covered", found["coverage"], at_least=0.93, at_most=0.97, full=not quick)
         most = 1.0 if "useless" in name else 0.95
@@ -79,6 +103,30 @@ def _measure(case: Case, replicates: int) -> dict[str, Any]:
         "median_of_width_ratios": round(float(np.median(width / width_alone)), 4),
         "median_labels_worth": round(float(np.median(worth)), 1),
     }
+
+
+def _measure_rare(case: Rare, replicates: int) -> dict[str, Any]:
+    found = np.array([_rare_replicate(case, np.random.default_rng([SEED, k])) for k in range(replicates)])
+    covered, alone, width, empty = found.T
+    return {
+        "truth": case.wer,
+        "coverage": share(covered),
+        "coverage_labels_only": share(alone),
+        "median_width": round(float(np.median(width)), 5),
+        "without_a_labelled_error": round(float(empty.mean()), 4),
+    }
+
+
+def _rare_replicate(case: Rare, rng: np.random.Generator) -> tuple[float, ...]:
+    words = np.full(2000, 10)
+    difficulty = rng.gamma(0.6, 1 / 0.6, 2000) if case.clumped else np.ones(2000)
+    errors = rng.binomial(words, np.clip(case.wer * difficulty, 0, 0.9)).astype(float)
+    proxy = rng.binomial(errors.astype(int), 0.4) + rng.binomial(words, 0.02)
+    known = np.arange(2000) < 200  # noqa: PLR2004 - as the name of the case says
+    found = live_rate(np.where(known, errors, np.nan), np.where(known, words, np.nan), proxy, words)
+    ends = [(rate.low or 0.0, rate.high or 0.0) for rate in (found.estimate, found.labels_only)]
+    hits = [float(low <= case.wer <= high) for low, high in ends]
+    return (*hits, ends[0][1] - ends[0][0], float(errors[known].sum() == 0))
 
 
 def _replicate(case: Case, rng: np.random.Generator, truth: float) -> tuple[float, ...]:

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from flows.corpus import commands
+from flows.terminal import styled, terminal
 from grym.errors import GrymError
 
 app = typer.Typer(
@@ -30,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # A pipe has no width of its own, and a table that is cut helps nobody.
-out = Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120")))
+out = terminal(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120")))
 HEAVY = ("great_expectations", "lancedb", "altair", "vl_convert")
 
 
@@ -128,7 +127,7 @@ def compare(
         say = f"Left out of the warehouse: {part}. Delete this file; what it held needs a new run."
         out.print(say, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if recorded < result.task_runs:
-        out.print(f"[yellow]The server recorded {recorded} of {result.task_runs} task runs.[/yellow]")
+        out.print(f"The server recorded {recorded} of {result.task_runs} task runs.", style="yellow", highlight=False)
 
 
 @app.command("convert-gama")
@@ -304,7 +303,9 @@ def score(  # noqa: PLR0913, PLR0917 - the options of the command
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="Column of numbers in the answers: COLUMN[:mean|p95][:lower]; or correct; repeatable."),
+        typer.Option(
+            help="Column of numbers in the answers: COLUMN[:mean|p95][:lower][:margin=0.02]; or correct; repeatable."
+        ),
     ] = None,
     ignore_case: Annotated[bool, typer.Option("--ignore-case", help="Upper and lower case are the same.")] = False,
     evidence: Annotated[
@@ -354,6 +355,7 @@ def live_wer(
 ) -> None:
     """Estimate the word error rate of live calls from few references and a second model's answers to all of them."""
     from flows.live_wer import as_json, show
+    from flows.score import write_text
     from grym.experiment.live_wer import live_wer_of_files
 
     found = live_wer_of_files(
@@ -365,12 +367,10 @@ def live_wer(
         speaker=speaker,
         confidence=confidence,
     )
-    if json_file == "-":
-        print(as_json(found))
-        return
-    show(out, found)
+    if json_file != "-":
+        show(out, found)
     if json_file:
-        Path(json_file).write_text(as_json(found) + "\n", encoding="utf-8")
+        write_text(as_json(found), json_file)
 
 
 @app.command()
@@ -591,7 +591,8 @@ def main() -> None:
     try:
         app()
     except GrymError as error:
-        Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        said = styled("error:", "bold red", f" {error}")
+        terminal(stderr=True).print(said, highlight=False, soft_wrap=True)
         if error.code.startswith("server-"):
             sys.stdout.flush()
             os._exit(2)  # at a usual exit Prefect tries for minutes to tell a server that is gone

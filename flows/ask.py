@@ -74,7 +74,7 @@ def show_answer(
 
 
 def _print(out: Console, found: Answer) -> None:
-    out.print(f"[bold]{found.question.text}[/bold]", highlight=False)
+    out.print(Text(found.question.text, style="bold"))
     if found.run:
         out.print(f"Run {found.run}", highlight=False, markup=False)
     out.print(f"Grain: {found.question.grain}", highlight=False, markup=False)

@@ -91,15 +91,16 @@ def report(settings_path: Path | None = None) -> int:
 
 
 def _print_table(found: Sequence[Check]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
+
+    from flows.terminal import terminal
 
     table = Table("", "check", "what is", "what to do", title="grym-synth doctor", title_justify="left")
     for check in found:
-        mark = "[green]ok[/green]" if check.ok else "[red]no[/red]" if check.required else "[yellow]--[/yellow]"
-        table.add_row(mark, check.name, escape(check.says), escape(check.todo))
-    Console().print(table)
+        mark, colour = ("ok", "green") if check.ok else ("no", "red") if check.required else ("--", "yellow")
+        table.add_row(Text(mark, style=colour), check.name, check.says, check.todo)
+    terminal().print(table)
 
 
 def _look(name: str, check: Callable[..., Check], *arguments: object, required: bool = True) -> Check:

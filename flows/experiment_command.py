@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 
+from flows.terminal import styled
 from grym.config import Settings, ensure_home, load_settings
 from grym.errors import ConfigError
 from grym.experiment.config import Experiment
 from grym.experiment.control import State, kill, ramp, read_state, revive
 from grym.experiment.ledger import check_registered, replay_all
 from grym.experiment.loading import find_experiment
-from grym.experiment.registry import register
+from grym.experiment.registry import check_exclusive, latest, register
 from grym.store import Store
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def run_action(
 def show_decided(out: Console, decided: Decided) -> None:
     """The decision on the terminal."""
     found = decided.decision
-    out.print(f"[bold]{found.verdict}[/bold]{f' {found.arm}' if found.arm else ''}", highlight=False)
+    out.print(styled(found.verdict, "bold", f" {found.arm}" if found.arm else ""), highlight=False)
     for sentence in found.advice:
         out.print(sentence.text, highlight=False, markup=False, soft_wrap=True)
     if decided.stopped:
@@ -72,15 +73,20 @@ def steer(out: Console, settings: Settings, name: str, action: str, *, coverage:
     """Start, ramp, stop or resume an experiment; no server is needed, and every process obeys within a second.
 
     Raises:
-        ConfigError: the experiment is unknown, has changed under its version, or has no such step.
+        ConfigError: the experiment is unknown, has changed under its version, has no such step, names a model that is
+            not registered, or wants units of another experiment.
         StorageError: the home cannot be written to.
     """
     ensure_home(settings)
-    store, config = Store(settings.home), find_experiment(settings.root, name)
+    store = Store(settings.home)
+    # A stop must work whatever has become of the file, so it asks what has run.
+    config = latest(store, name) if action == "stop" else find_experiment(settings.root, name)
     if action == "start":
+        for arm in config.arms:
+            settings.model(arm.model)
         new = register(store, config)
         out.print(f"{name} version {config.version} {'is registered' if new else 'was registered before'}.")
-    else:
+    elif action != "stop":
         check_registered(store, config)
     state = _changed(store, config, action, coverage, reason)
     out.print(_said(config, state), highlight=False, soft_wrap=True)
@@ -121,6 +127,7 @@ def _changed(store: Store, config: Experiment, action: str, coverage: float | No
     if action == "stop":
         return kill(store.home, config, reason or "stopped by hand")
     if action == "resume":
+        check_exclusive(store, config)
         return revive(store.home, config)
     if coverage is not None:
         return ramp(store.home, config, coverage)
@@ -129,5 +136,8 @@ def _changed(store: Store, config: Experiment, action: str, coverage: float | No
 
 def _said(config: Experiment, state: State) -> str:
     if state.killed:
-        return f"{config.name} is stopped ({state.reason}): everybody gets {config.control.model}."
+        return (
+            f"{config.name} is stopped ({state.reason}): everybody gets {config.control.model}. That holds for every "
+            f"version until python -m flows experiment {config.name} resume takes it back."
+        )
     return f"{config.name} enrols {100 * state.coverage:g} % of its units."

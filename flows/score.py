@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.score_evidence import show_evidence
+from flows.terminal import styled
 from grym.compare.scoreboard import Scoreboard
 from grym.compare.scoreboard_json import as_json
 from grym.compare.systems import Pair, System
@@ -65,15 +66,25 @@ def write_json(board: Scoreboard, target: str) -> None:
     Raises:
         StorageError: the file cannot be written.
     """
-    text = json.dumps(as_json(board), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+    write_text(json.dumps(as_json(board), ensure_ascii=False, indent=2, allow_nan=False), target)
+
+
+def write_text(text: str, target: str) -> None:
+    """A text and a line end, to a file, whose folder is made, or (``-``) to standard output.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
     if target == "-":
-        print(text, end="")
+        print(text)
         return
+    path = Path(target).expanduser()
     try:
-        Path(target).expanduser().write_text(text, encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         msg = f"{target} cannot be written: {(error.strerror or 'unknown reason').lower()}."
-        raise StorageError(msg, code="unwritable", hint="Name a file in a folder that exists.") from error
+        raise StorageError(msg, code="unwritable", hint="Name a file in a folder that you can write to.") from error
 
 
 def show(out: Console, board: Scoreboard) -> None:
@@ -92,7 +103,7 @@ def show(out: Console, board: Scoreboard) -> None:
             out.print(_slices(pair, board.options.confidence))
     show_evidence(out, board)
     for note in board.notes:
-        out.print(f"[yellow]Note:[/yellow] {note}", highlight=False, soft_wrap=True)
+        out.print(styled("Note:", "yellow", f" {note}"), highlight=False, soft_wrap=True)
 
 
 def _systems(board: Scoreboard, title: str) -> Table:
@@ -163,7 +174,7 @@ def _slices(pair: Pair, confidence: float) -> Table:
             _points(delta.b),
             _points(delta.delta, sign=True),
             _span(delta.low, delta.high),
-            _p(delta.p_value),
+            "too few" if found.too_few else _p(delta.p_value),
             _p(found.p_adjusted),
             str(delta.clusters),
         )

@@ -243,14 +243,25 @@ def _over_time(experiment: Experiment, look: Look) -> dict[str, Any]:
 
     one = next((e for e in look.decision.effects if e.metric == experiment.primary.name), None)
     row = _effect_row(experiment, one) if one else None
+    counts = {str(row["arm"]): int(row["units"]) for row in json.loads(look.decision.record)["inputs"]["arms"]}
     return {
         "at": datetime.fromtimestamp(look.at_ms / 1000, UTC),
-        "units": look.decision.health.units,
+        "by_arm": " / ".join(number(counts[arm.name]) for arm in experiment.arms),
+        "rails": _standings(experiment, look.decision),
         "verdict": look.decision.verdict,
         "difference": row.difference if row else "",
         "interval": row.interval if row else "",
         "srm": p_text(look.decision.health.srm_p),
     }
+
+
+def _standings(experiment: Experiment, found: Decision) -> str:
+    """How every guardrail stands in a few words; the arm is named where there are several treatments."""
+    several = len(experiment.treatments) > 1
+    rails = [(said.arm, rail) for said in found.arms for rail in said.rails]
+    return "; ".join(
+        f"{rail.metric}{f' of {arm}' if several else ''}: {_STANDING[rail.standing]}" for arm, rail in rails
+    )
 
 
 def _queries(found: Decision) -> dict[str, str]:

@@ -259,6 +259,24 @@ def test_the_switch_shows_a_change_at_once(tmp_path: Path) -> None:
         ramp(tmp_path, config, 0.3)
 
 
+def test_a_new_version_begins_at_its_first_step(tmp_path: Path) -> None:
+    """Each version has its coverage; a kill is the experiment's until somebody takes it back."""
+    second = dataclasses.replace(HALVES, version=2)
+    ramp(tmp_path, HALVES, 1.0)
+    assert read_state(tmp_path, second) == Switch(tmp_path, second)() == State(coverage=0.01)
+    ramp(tmp_path, second, 0.25)
+    assert read_state(tmp_path, HALVES) == State(coverage=1.0)
+    kill(tmp_path, HALVES, "slow")
+    assert read_state(tmp_path, second) == State(killed=True, coverage=0.25, reason="slow")
+    third = dataclasses.replace(HALVES, version=3)
+    assert read_state(tmp_path, third) == State(killed=True, coverage=0.01, reason="slow")
+    assert revive(tmp_path, third) == State(coverage=0.01)
+    assert read_state(tmp_path, HALVES) == State(coverage=1.0)
+    earlier = b'{"killed": false, "coverage": 0.05, "reason": ""}'  # what earlier releases wrote
+    (tmp_path / "experiments/demo.json").write_bytes(earlier)
+    assert read_state(tmp_path, second) == State(coverage=0.05)
+
+
 @pytest.mark.parametrize(
     "damage", [b"", b"{", b"[]", b'{"killed": false}', b'{"killed":false,"coverage":"x","reason":""}']
 )

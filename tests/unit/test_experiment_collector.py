@@ -189,6 +189,14 @@ def test_bad_events_are_quarantined_and_the_others_are_not(store: Store) -> None
     assert (store.read("exposures").height, store.read("measurements").height) == (1, 3)
 
 
+def test_what_is_no_event_is_quarantined(store: Store) -> None:
+    """None, a dictionary, a text: refused with their reason, and the rest of the call is recorded."""
+    receipt = record(store, None, {"unit": "u1"}, "u1", used("u1"))  # type: ignore[arg-type]
+    assert (receipt.recorded, codes(receipt)) == (1, ["not-an-event"] * 3)
+    assert store.read("quarantine").height == 3
+    assert store.read("exposures").height == 1
+
+
 def test_a_closed_arm_that_receives_events_is_seen(store: Store) -> None:
     """Randomised into share 0 is impossible and kept as evidence; an override into it is not counted."""
     receipt = record(

@@ -16,9 +16,10 @@ import pytest
 
 from grym.errors import ConfigError
 from grym.experiment.config import Arm, Experiment, Metric, Namespace, Power, Ramp, Success
+from grym.experiment.control import kill
 from grym.experiment.loading import check_namespaces, find_experiment, load_experiment, load_experiments
 from grym.experiment.power import paired_units, plan, proportion_units, tuning, two_sample_units
-from grym.experiment.registry import register, registered
+from grym.experiment.registry import check_exclusive, latest, register, registered
 from grym.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +95,19 @@ def test_the_bundled_example_is_valid_and_its_plan_is_two_weeks() -> None:
         ('unit = "user"', 'unit = "user"\nnamespace = { name = "n", range = [0.5, 0.5] }', "bad-namespace", "grow"),
         ('unit = "user"', 'unit = "user"\nsticky = { min_bucket_version = 1 }', "bad-sticky", "exceed"),
         ('unit = "user"', 'unit = "user"\npower = { effect = 1, units_per_day = 1 }', "bad-power", "power.sd"),
+        (
+            'unit = "user"',
+            'unit = "user"\npower = { effect = 1e-9, sd = 1, units_per_day = 1 }',
+            "bad-power",
+            "power.effect should be",
+        ),
+        (
+            'unit = "user"',
+            'unit = "user"\npower = { effect = 1e-200, sd = 1e-200, units_per_day = 1 }',
+            "bad-power",
+            "power.effect should be",
+        ),
+        ('unit = "user"', 'unit = "user"\nsuccess = { confidence = 0.75 }', "bad-config", "greater than 0.75"),
         ('unit = "user"', "unit = user", "bad-config", "cannot be read"),
     ],
 )
@@ -186,6 +200,37 @@ def test_a_version_keeps_its_configuration(tmp_path: Path) -> None:
     assert register(store, dataclasses.replace(other, version=2))
     assert registered(store) == {("demo", 1): changed(), ("demo", 2): dataclasses.replace(other, version=2)}
     assert store.read("experiments")["at"][0] == noon
+
+
+def test_versions_go_up_by_one(tmp_path: Path) -> None:
+    """A version that skips one, or goes back to one that never ran, is refused; the first may be any."""
+    store = Store(tmp_path)
+    assert register(store, changed(version=4))
+    for version in (3, 6):
+        with pytest.raises(ConfigError, match=f"up to version 4; version {version} is not the next") as error:
+            register(store, changed(version=version))
+        assert (error.value.code, error.value.hint) == ("bad-version", "Set version = 5.")
+    assert register(store, changed(version=5))
+    assert not register(store, changed(version=4))
+    assert latest(store, "demo").version == 5
+
+
+def test_units_of_an_experiment_in_force_are_taken(tmp_path: Path) -> None:
+    """Only the last version of what is not stopped counts; what is stopped comes back only if its units are free."""
+    store = Store(tmp_path)
+    first, half = changed(namespace=Namespace("asr", (0, 1))), changed(version=2, namespace=Namespace("asr", (0, 0.5)))
+    other = changed(name="other", namespace=Namespace("asr", (0.5, 1)))
+    register(store, first)
+    with pytest.raises(ConfigError, match="ranges overlap"):
+        register(store, other)
+    assert set(registered(store)) == {("demo", 1)}
+    register(store, half)
+    assert register(store, other)
+    third = changed(name="third", namespace=Namespace("asr", (0.4, 0.5)))
+    kill(tmp_path, half, "test")
+    assert register(store, third)
+    with pytest.raises(ConfigError, match="'demo' and 'third'"):
+        check_exclusive(store, half)
 
 
 def test_of_two_that_register_at_once_one_wins(tmp_path: Path) -> None:
@@ -282,7 +327,7 @@ def test_a_plan_says_units_and_days() -> None:
         planned(Power(0.7, 1000, baseline=0.6), metrics=(happened,))
 
 
-@pytest.mark.parametrize("name", ["assignment", "events", "growthbook", "power", "registry"])
+@pytest.mark.parametrize("name", ["assignment", "events", "growthbook", "power", "rare", "registry"])
 def test_the_examples_of_a_module_are_true(name: str) -> None:
     """Docstrings show what the code does."""
     found = doctest.testmod(importlib.import_module(f"grym.experiment.{name}"))

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
 from benchmarks import ppi as bench
+from grym.compare.significance import rate_interval
 from grym.errors import ConfigError, GrymError, QualityError
 from grym.experiment.ppi import Call, live_rate, live_wer
+from grym.experiment.rare import is_rare, rare_interval
 
 
 def calls(count: int = 400, labelled: int = 60, seed: int = 3, good: float = 1.0) -> dict[str, Any]:
@@ -124,10 +127,49 @@ def test_without_other_calls_the_labels_decide() -> None:
 
 
 def test_all_calls_right() -> None:
-    """No error anywhere is a rate of 0 with a width of 0, not a division by zero."""
-    zeros = calls() | {"errors": np.where(np.arange(400) < 60, 0.0, np.nan), "proxy_errors": np.zeros(400)}
+    """No error in a few labels is a rate of 0 and the rule of three, as for transcripts; a note says why."""
+    given = calls()
+    zeros = given | {"errors": np.where(np.arange(400) < 60, 0.0, np.nan), "proxy_errors": np.zeros(400)}
     found = rate_of(zeros)
-    assert (found.estimate.rate, found.estimate.width, found.worth) == (0.0, 0.0, 60.0)
+    assert (found.estimate.rate, found.worth) == (0.0, 60.0)
+    words = given["words"][:60]
+    assert (found.estimate.low, found.estimate.high) == rate_interval(np.zeros(60), words, np.arange(60), 0.95)
+    assert any("Only 0 errors" in note for note in found.notes)
+    # A prediction that sees errors elsewhere does not narrow it, nor move the rate below 0.
+    seen = rate_of(zeros | {"proxy_errors": np.r_[np.zeros(60), np.full(340, 1.0)]})
+    assert seen.estimate.rate == 0
+    assert seen.estimate.high is not None
+    assert found.estimate.high is not None
+    assert seen.estimate.high >= found.estimate.high
+
+
+def test_no_spread_is_not_certainty() -> None:
+    """Every labelled call with the same rate: what Poisson says of so many errors, never a width of 0."""
+    found = live_rate(np.ones(60), np.full(60, 10.0), np.ones(60), np.full(60, 10.0))
+    assert found.estimate.se == 0
+    low, high = chi2.ppf([0.025, 0.975], [120, 122]) / 2 / 600
+    assert (found.estimate.low, found.estimate.high) == (pytest.approx(low), pytest.approx(high))
+    assert not any("Only" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("errors", "rare"),
+    [([0] * 50 + [1] * 11, True), ([0] * 50 + [1] * 12, False), ([0] * 50 + [20] * 3, True), ([20] * 8, False)],
+)
+def test_what_is_rare(errors: list[int], rare: bool) -> None:  # noqa: FBT001
+    """Few errors, or many in few of the units; but eight speakers who all err are an ordinary sample."""
+    given = np.array(errors, dtype=float)
+    assert is_rare(given) is rare
+    low, high = rare_interval(given, 1000, 0.95)
+    assert low < given.sum() / 1000 < high
+
+
+def test_rare_errors_are_covered() -> None:
+    """4 errors expected in 200 labels of 10 words: 400 sets, of which Student's t alone would cover 88 %."""
+    case = bench.RARE[1]
+    found = np.array([bench._rare_replicate(case, np.random.default_rng([2, k])) for k in range(400)])
+    assert found[:, 0].mean() > 0.925
+    assert found[:, 1].mean() > 0.925
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from grym.errors import ConfigError, QualityError
 from grym.experiment import srm
+from grym.experiment.moments import Moments
 from grym.experiment.power import tuning
+from grym.experiment.ratio import linear
 from grym.experiment.sequential import half_width, mixture_bound, multiplier, p_value, planned_time, progress
 
 # statistics.md, section 3: GrowthBook's test data, and the batches of ssrm's tests.
@@ -36,6 +39,20 @@ def test_the_one_sided_bound_is_growthbooks() -> None:
     time = (CONTROL[2] + TREATMENT[2]) * tuning(5000, 2 * 0.05) ** 2
     delta = TREATMENT[0] / TREATMENT[2] - CONTROL[0] / CONTROL[2]
     assert delta - error * float(multiplier(time, 0.05, 1)) == pytest.approx(-0.12656844172804982, rel=1e-12)
+
+
+def test_differences_of_means_are_growthbooks() -> None:
+    """From the same sums its Welch test's interval and p-value; the estimate behind every always-valid interval."""
+    control, treatment = (
+        linear(Moments(n=float(n), sum_y=y, sum_yy=yy), "mean")
+        for y, yy, n in ((1396.87, 52377.9767, 3407), (2422.7, 134698.29, 3461))
+    )
+    variances = np.array([control.variance, treatment.variance], dtype=float)
+    delta, error = float(treatment.value) - float(control.value), math.sqrt(variances.sum())
+    df = variances.sum() ** 2 / (variances**2 / [3406, 3460]).sum()
+    half = float(stats.t.ppf(0.975, df)) * error
+    assert (delta - half, delta + half) == (pytest.approx(0.04538, abs=5e-6), pytest.approx(0.53462, abs=5e-6))
+    assert 2 * float(stats.t.sf(delta / error, df)) == pytest.approx(0.02016, abs=5e-6)
 
 
 def test_the_closed_form_one_sided_bound_is_valid_and_hardly_wider() -> None:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from flows.experiment_command import check_action, run_action
+from flows.terminal import terminal
 from grym.errors import ConfigError
 from grym.experiment.audit import Measured, audit, keep, recorded_outcomes
 from grym.experiment.config import Arm, Experiment, Guardrail, Metric, Success
-from grym.experiment.control import State
+from grym.experiment.control import State, read_state, revive
 from grym.experiment.ledger import check_registered, decisions, history, make_decision, primary_effect, replay_all
 from grym.experiment.registry import register
 from grym.experiment.simulator import Recorded, Simulator, Traffic, synthetic
@@ -35,6 +35,8 @@ METRICS = (
     Metric("failed", "proportion", "lower", "failed", margin=0.05),
 )
 DEMO = Experiment("demo", 1, "user", ARMS, METRICS, guardrails=(Guardrail("failed", 0.1),))
+WORDS = {"held": "holds", "broken": "broken", "open": "not decided yet"}
+MODELS = '[models.mini]\nadapter = "fake"\n[models.mini-int8]\nadapter = "fake"\n'
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
@@ -139,6 +141,12 @@ def test_the_page_shows_how_the_interval_narrowed(filled: Store, tmp_path: Path)
     page = render_experiment(DEMO, looks, State(killed=True, reason="<b>"), tmp_path / "x.html").read_text("utf-8")
     for wanted in ("SHIP int8", "Stopped", "&lt;b&gt;", "always-valid", "holds", "GROUP BY", looks[-1].decision.digest):
         assert wanted in page, wanted
+    over_time = page.split("What the decision would have been at each moment")[1].split("</table>")[0]
+    assert "Units: fp32 / int8" in over_time
+    for look in looks:
+        fp32, int8 = (int(row["units"]) for row in json.loads(look.decision.record)["inputs"]["arms"])
+        assert f"{fp32} / {int8}" in over_time
+        assert f"failed: {WORDS[look.decision.arms[0].rails[0].standing]}" in over_time
     assert page.count("<svg") == 4  # the primary metric wide and narrow, two others
     assert not re.search(r"(?:src|href)=\"(?!#|data:)", page)
     text = decision_markdown(DEMO, looks[-1].decision, page="x.html")
@@ -198,26 +206,44 @@ def test_outcomes_of_earlier_comparisons_are_used(tmp_path: Path) -> None:
 def test_commands_without_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Start, ramp, stop, resume, status and replay of a configured experiment."""
     (tmp_path / "experiments").mkdir()
-    (tmp_path / "grym.toml").write_text("", encoding="utf-8")
+    (tmp_path / "grym.toml").write_text(MODELS, encoding="utf-8")
     config = json.loads(DEMO.canonical)
     del config["name"]
     lines = [f"{key} = {_toml(value)}" for key, value in config.items()]
-    (tmp_path / "experiments" / "demo.toml").write_text("\n".join(lines), encoding="utf-8")
+    file = tmp_path / "experiments" / "demo.toml"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "experiments" / "broken.toml").write_text("[", encoding="utf-8")  # not this one's trouble
     monkeypatch.setenv("GRYM_CONFIG", str(tmp_path / "grym.toml"))
     monkeypatch.setenv("GRYM_HOME", str(tmp_path / "var"))
 
     def said(action: str, **options: object) -> str:
-        out = Console(file=io.StringIO(), width=200)
+        out = terminal(width=200)
+        out.file = io.StringIO()
         check_action(action, options.get("coverage"))  # type: ignore[arg-type]
         assert run_action(out, "demo", action, looks=1, **options)  # type: ignore[arg-type]
-        return out.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+        return out.file.getvalue()
 
     with pytest.raises(ConfigError, match="has not been started"):
         said("stop")
+    (tmp_path / "grym.toml").write_text(MODELS.replace("mini-int8", "other"), encoding="utf-8")
+    with pytest.raises(ConfigError, match="Unknown model 'mini-int8'"):
+        said("start")
+    (tmp_path / "grym.toml").write_text(MODELS, encoding="utf-8")
     assert "is registered" in said("start")
     assert "was registered before" in said("start", coverage=0.05)
     assert "enrols 25 %" in said("ramp", coverage=0.25)
-    assert "is stopped (too slow)" in said("stop", reason="too slow")
+    assert "is stopped ([/b] too :x: [noise])" in said("stop", reason="[/b] too :x: [noise]")
+    assert "enrols 25 %" in said("resume")
+    text = file.read_text(encoding="utf-8")
+    for edited in (text.replace('"unit"', '"u"').replace("user", "speaker"), "version = [", None):
+        file.unlink() if edited is None else file.write_text(edited, encoding="utf-8")
+        for action in ("resume", "ramp", "start"):
+            with pytest.raises(ConfigError):
+                said(action, coverage=0.25)
+        assert "is stopped (edited)" in said("stop", reason="edited")
+        assert read_state(tmp_path / "var", DEMO).killed
+        revive(tmp_path / "var", DEMO)
+    file.write_text(text, encoding="utf-8")
     assert "enrols 25 %" in said("resume")
     assert "Nobody was exposed yet" in said("status")
     assert "0 of 0 records" in said("replay")

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.__main__ import app
-from grym.errors import ConfigError, ManifestError, QualityError
+from grym.compare.scoreboard import score_files
+from grym.errors import ConfigError, ManifestError, QualityError, StorageError
 from grym.experiment.live_wer import live_wer_of_files
 from grym.experiment.ppi import Call, live_wer
 
@@ -64,6 +65,11 @@ def test_the_command_prints_the_rate_and_writes_numbers(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert found["labelled"] == 60
     assert found["estimate"]["low"] <= found["estimate"]["rate"] <= found["estimate"]["high"]
+    deep = tmp_path / "not" / "there" / "found.json"
+    assert CliRunner().invoke(app, [*asked, "--json", str(deep)]).exit_code == 0
+    assert json.loads(deep.read_text(encoding="utf-8")) == found
+    with pytest.raises(StorageError, match="cannot be written"):
+        CliRunner().invoke(app, [*asked, "--json", str(deep / "x.json")], catch_exceptions=False)
     piped = CliRunner().invoke(app, [*asked, "--json", "-"])
     assert json.loads(piped.output) == found
 
@@ -92,6 +98,25 @@ def test_an_unanswered_call_has_no_words(tmp_path: Path) -> None:
     found = live_wer_of_files(**files)
     assert found.labels_only.rate == pytest.approx(0.5)
     assert found.estimate.low is None
+    assert "answers.jsonl has no answer to 1 of its calls, which count as without words: b." in found.notes
+    assert not any("other.jsonl" in note for note in found.notes)
+
+
+def test_alternations_are_read_as_in_scoring(tmp_path: Path) -> None:
+    """Several wordings of a reference, and no word at all; the same counts as ``score`` gives."""
+    lines = {
+        "answers": "one two (a_1)\nthree @ (b_1)\nyes } (c_1)\n",
+        "other": "one two (a_1)\nthree (b_1)\nyes (c_1)\n",
+        "references": "{ uh / @ } one { two / too } (a_1)\nthree @ (b_1)\nyes { sir / @ } (c_1)\n",
+    }
+    files = {name: tmp_path / f"{name}.trn" for name in lines}
+    for name, text in lines.items():
+        files[name].write_text(text, encoding="utf-8")
+    counts = score_files(files["references"], {"x": files["answers"]}).systems[0].counts
+    assert live_wer_of_files(**files).labels_only.rate == counts.wer == pytest.approx(1 / 4)
+    files["references"].write_text("{ one (a_1)\n", encoding="utf-8")
+    with pytest.raises(ManifestError, match=r"The reference 'a_1' in references\.trn cannot be read"):
+        live_wer_of_files(**files)
 
 
 def test_files_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from flows.__main__ import app
 from grym.compare.score_metrics import read_metric
 from grym.compare.scoreboard import score_files
-from grym.errors import ConfigError, ManifestError
+from grym.errors import ConfigError, ManifestError, QualityError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,15 +48,29 @@ def test_labels_and_quantiles_have_verdicts_and_intervals(tmp_path: Path) -> Non
     assert (found["ms"]["verdict"], found["ms"]["left_out"], found["ms"]["utterances"]) == ("b better", 2, 78)
 
 
+def test_a_margin_makes_equivalence_possible(tmp_path: Path) -> None:
+    """In the unit of the column: 20 ms apart are equivalent inside 25 ms, and so it is said."""
+    reference, systems = files(tmp_path)
+    found = dict(score_files(reference, systems, metrics=["ms:lower:margin=25", "ms:lower"]).metrics)
+    assert found["ms:lower"].verdict == "a better"
+    assert found["ms:lower:margin=25"].verdict == "equivalent"
+    assert "inside a margin of 25" in found["ms:lower:margin=25"].sentence
+
+
 def test_metrics_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     """A wrong form, an empty column and a text that is no number each have their own error."""
     reference, systems = files(tmp_path)
-    for text in ("ms:p0", "ms:p100", "ms:middle", ""):
+    assert read_metric("ms:p95:lower:margin=2.5")[1].margin == 2.5
+    assert read_metric("correct:margin=0.02")[1].margin == 0.02
+    for text in ("ms:p0", "ms:p100", "ms:middle", "", "ms:margin=x", "ms:margin=-1", "ms:margin=inf", "ms:margin=nan"):
         with pytest.raises(ConfigError, match="is no metric"):
             read_metric(text)
     with pytest.raises(ConfigError) as caught:
         score_files(reference, systems, metrics=["note"])
     assert caught.value.code == "unknown-column"
+    reference, systems = files(tmp_path, **{f"b{i}": "inf" for i in range(80)})
+    with pytest.raises(QualityError, match="80 infinite values"):
+        score_files(reference, systems, metrics=["ms"])
     reference, systems = files(tmp_path, b3="fast")
     with pytest.raises(ManifestError, match="which is no number"):
         score_files(reference, systems, metrics=["ms"])

@@ -220,6 +220,18 @@ def test_bootstrap_draws_whole_clusters() -> None:
         assert delta == pytest.approx((a[rows].sum() - b[rows].sum()) / words[rows].sum())
 
 
+def test_replicates_have_the_mean_and_spread_of_kaldialigns_test() -> None:
+    """Its two utterances of three letters, one and two wrong: 0.50 with 1.96 standard deviations of 0.23.
+
+    Its interval is made of these; ours of expanded percentiles, which with two clusters promise less.
+    """
+    words = [3, 3]
+    sums = Sums.of([1, 2], words, [0, 0], words, ["abc", "def"])
+    deltas = replicate_deltas(sums, np.random.default_rng(1), 10_000)
+    assert deltas.mean() == pytest.approx(0.50, abs=0.005)
+    assert 1.96 * deltas.std() == pytest.approx(0.23, abs=0.005)
+
+
 def test_bootstrap_interval_is_that_of_t_in_the_long_run() -> None:
     """For 40 speakers of one length the expanded percentiles come close to the t interval."""
     a, b, _, speaker = sample(np.random.default_rng(5), 40)

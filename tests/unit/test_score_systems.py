@@ -21,6 +21,7 @@ from grym.compare.scoreboard_json import as_json
 from grym.compare.significance import quantile_difference
 from grym.compare.systems import Options, compare_systems
 from grym.errors import ConfigError, GrymError, ManifestError, QualityError, StorageError
+from reports.scoreboard import render_scoreboard
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -221,6 +222,21 @@ def test_slices_are_corrected_over_slices(tmp_path: Path) -> None:
     out = io.StringIO()
     show(Console(file=out, width=200), board)
     assert "room=hall" in out.getvalue()
+    # Two speakers give the smallest p of all where they agree: it must not enter the correction.
+    few = tmp_path / "few.csv"
+    rooms = {k: "car" if i % 8 < 2 else "hall" for i, k in enumerate(said)}
+    rows = "".join(f"{k},a b c d e,s{i % 8},{rooms[k]}\n" for i, k in enumerate(said))
+    few.write_text("id,text,speaker,room\n" + rows, encoding="utf-8")
+    wrong = write(tmp_path / "z.trn", {k: "x x x d e" if rooms[k] == "car" else texts[k] for k in said})
+    board = score_files(few, {"x": wrong, "y": perfect}, Rules(by=["room"]))
+    car, hall = as_json(board)["pairs"][0]["slices"]
+    assert (car["clusters"], car["too_few"], car["p"], car["p_bh"]) == (2, True, None, None)
+    assert (hall["clusters"], hall["too_few"], hall["p_bh"]) == (6, False, hall["p"])
+    out = io.StringIO()
+    show(Console(file=out, width=200), board)
+    assert next(line for line in out.getvalue().splitlines() if "room=car" in line).count("too few") == 1
+    render_scoreboard(board, tmp_path / "page.html")
+    assert "too few" in (tmp_path / "page.html").read_text(encoding="utf-8").split("room=car")[1].split("</tr>")[0]
     with pytest.raises(ConfigError, match="no values in a column 'floor'"):
         score_files(references, {"x": answers}, Rules(by=["floor"]))
 
@@ -248,15 +264,26 @@ def test_the_command_refuses_nonsense(tmp_path: Path, board: Scoreboard) -> None
         with pytest.raises(ConfigError):
             named_systems(given)
     references, systems = dataset(tmp_path, wrong={"a": 1})
-    for options in (Options(margin=-1), Options(replicates=0), Options(confidence=95)):
+    for options in (
+        Options(margin=-1),
+        Options(margin=math.nan),
+        Options(margin=math.inf),
+        Options(replicates=0),
+        Options(confidence=95),
+    ):
         with pytest.raises(GrymError):
             score_files(references, {**systems, "b": references}, options=options)
     with pytest.raises(ConfigError, match="same name"):
         compare_systems(board.data, [board.systems[0], board.systems[0]])
-    with pytest.raises(ConfigError, match="Unknown normaliser"):
+    with pytest.raises(ConfigError, match="Unknown normaliser") as unknown:
         score_files(references, systems, Rules(normalizer="none "))
+    assert "grym.toml" not in str(unknown.value)
+    with pytest.raises(ManifestError, match=r"^\. cannot be read: is a directory"):
+        score_files(type(tmp_path)(), systems)
+    write_json(board, str(tmp_path / "made" / "x.json"))  # a folder is made, as for a page
+    assert json.loads((tmp_path / "made" / "x.json").read_text(encoding="utf-8"))["schema"] == "grym-score-1"
     with pytest.raises(StorageError, match="cannot be written"):
-        write_json(board, str(tmp_path / "none" / "x.json"))
+        write_json(board, str(references / "x.json"))
 
 
 def values(rng: np.random.Generator, clips: int = 60) -> dict[str, np.ndarray]:
@@ -296,7 +323,10 @@ def test_metrics_that_were_not_measured() -> None:
     assert (few.clips, few.left_out, few.verdict) == (57, 3, "a better")
     assert "3 of 60 clips without a value" in few.sentence
     given["a"][3:6] = math.nan
-    assert compare_metric(given, np.arange(60), ACCURACY)[0].verdict == "cannot tell"
+    many = compare_metric(given, np.arange(60), ACCURACY)[0]
+    assert many.verdict == "cannot tell"
+    assert "6 of 60 clips without a value, more than the 5 % up to which a verdict is given" in many.sentence
+    assert "more than" not in few.sentence
     five = compare_metric(values(np.random.default_rng(3)), np.arange(60) % 5, ACCURACY)[0]
     assert five.verdict == "cannot tell"
     assert "at least 6" in five.sentence

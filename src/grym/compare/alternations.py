@@ -91,6 +91,34 @@ def parse(text: str, rule: Callable[[str], str] = str) -> Text:
     return Text(arcs=builder.sorted_arcs(), last=builder.last)
 
 
+def parse_reference(text: str, rule: Callable[[str], str], where: str) -> Text:
+    """A text with alternations, where a broken one is an error that names its place.
+
+    Args:
+        text: what is written.
+        rule: makes a stretch of text comparable.
+        where: for example ``The reference 'a1' in ref.trn``.
+
+    Raises:
+        ManifestError: an alternation is broken.
+    """
+    try:
+        return parse(text, rule)
+    except ManifestError as error:
+        msg = f"{where} cannot be read. {error.message}"
+        raise ManifestError(msg, code=error.code, hint=error.hint) from error
+
+
+def parse_answer(text: str, rule: Callable[[str], str], *, alternations: bool) -> Text:
+    """What a system answered, with alternations if its format has them; a broken one is plain characters."""
+    if alternations:
+        try:
+            return parse(text, rule)
+        except ManifestError:
+            pass
+    return plain(text, rule)
+
+
 @dataclass(slots=True)
 class _Builder:
     rule: Callable[[str], str]

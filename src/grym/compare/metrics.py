@@ -1,6 +1,7 @@
-"""Metrics that are not about words: label accuracy, caption similarity, latency and its quantiles.
+"""Metrics that are not about words: label accuracy, latency and its quantiles, or any number of a clip.
 
-Knows nothing about how values were obtained. One value for each clip and system;
+Knows nothing about how values were obtained: a similarity of captions, for
+example, is brought by whoever asks. One value for each clip and system;
 a value that was not measured is NaN. Differences are b - a, as in table ``comparisons``.
 """
 
@@ -48,7 +49,6 @@ class Metric:
 
 
 ACCURACY: Final = Metric("label accuracy")
-SIMILARITY: Final = Metric("caption similarity")
 LATENCY_P50: Final = Metric("median latency", "ms", quantile=0.5, lower_is_better=True)
 LATENCY_P95: Final = Metric("95th percentile of latency", "ms", quantile=0.95, lower_is_better=True)
 
@@ -194,6 +194,8 @@ def _judged(pair: MetricPair, metric: Metric, family: int) -> MetricPair:
 def _sentence(pair: MetricPair, metric: Metric, verdict: Verdict, family: int) -> str:
     d, clips = pair.difference, pair.clips + pair.left_out
     left_out = f"; left out: {pair.left_out} of {clips} clips without a value" if pair.left_out else ""
+    if pair.left_out > MAX_UNANSWERED * clips:
+        left_out += f", more than the {100 * MAX_UNANSWERED:g} % up to which a verdict is given"
     if d.difference is None or d.a is None or d.b is None:
         return f"Cannot tell {pair.a} and {pair.b} apart by {metric.name}: no clip has a value of both{left_out}."
     unit = f" {metric.unit}" if metric.unit else ""

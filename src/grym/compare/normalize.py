@@ -83,9 +83,7 @@ def get_normalizer(name: str) -> Normalizer:
     """
     if name not in _RULES:
         msg = f"Unknown normaliser {name!r}; known are: {', '.join(_RULES)}."
-        raise ConfigError(
-            msg, code="unknown-normalizer", hint="Set normalizer in [compare] of grym.toml to one of these."
-        )
+        raise ConfigError(msg, code="unknown-normalizer", hint="Use one of these.")
     source = "grym-1" if name == "none" else f"{_LIBRARY}-{version(_LIBRARY)}"
     function = _function(name)
     facts = "\x1f".join((name, source, _RULES[name], *(" ".join(function(probe).split()) for probe in _PROBES)))

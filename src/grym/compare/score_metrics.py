@@ -1,14 +1,15 @@
 """Metrics other than words for transcripts that exist already: labels right or wrong, and columns of numbers.
 
-Knows nothing about files. A metric is asked for as ``COLUMN[:mean|pQ][:lower|higher]``: ``correct`` is the share
-of utterances without an error (label accuracy), any other name is a column of the answers, for example
-``latency_ms:p95:lower`` or ``similarity``.
+Knows nothing about files. A metric is asked for as ``COLUMN[:mean|pQ][:lower|higher][:margin=M]``: ``correct`` is the
+share of utterances without an error (label accuracy), any other name is a column of the answers, for example
+``latency_ms:p95:lower`` or ``similarity:margin=0.02``. The margin of equivalence is in the column's unit.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from grym.compare.transcripts import Transcripts
 
 CORRECT: Final = "correct"
-_ASKED: Final = re.compile(r"([^:]+)(?::(mean|p\d+(?:\.\d+)?))?(?::(lower|higher))?")
+_ASKED: Final = re.compile(r"([^:]+)(?::(mean|p\d+(?:\.\d+)?))?(?::(lower|higher))?(?::margin=([^:]+))?")
 _NAMES: Final = {"mean": "mean", "p50": "median"}
 
 
@@ -41,14 +42,25 @@ def read_metric(asked: str) -> tuple[str, Metric]:
     """
     found = _ASKED.fullmatch(asked.strip())
     quantile = float(found[2][1:]) / 100 if found and (found[2] or "").startswith("p") else None
-    if found is None or (quantile is not None and not 0 < quantile < 1):
+    margin = _margin(found[4]) if found else None
+    if found is None or margin is None or (quantile is not None and not 0 < quantile < 1):
         msg = f"{asked!r} is no metric."
-        hint = "Write COLUMN, COLUMN:p95 or COLUMN:mean:lower, or correct for the share without an error."
+        hint = "Write COLUMN, COLUMN:p95, COLUMN:mean:lower, COLUMN:margin=0.02, or correct for those without an error."
         raise ConfigError(msg, code="bad-metric", hint=hint)
     column, how = found[1], found[2] or "mean"
     if column == CORRECT:
-        return column, ACCURACY
-    return column, Metric(f"{_NAMES.get(how, how)} of {column}", "", quantile, lower_is_better=found[3] == "lower")
+        return column, replace(ACCURACY, margin=margin)
+    name = f"{_NAMES.get(how, how)} of {column}"
+    return column, Metric(name, "", quantile, lower_is_better=found[3] == "lower", margin=margin)
+
+
+def _margin(text: str | None) -> float | None:
+    """The number, 0 for none; nothing if it is no finite number from 0 on."""
+    try:
+        value = float(text or 0)
+    except ValueError:
+        return None
+    return value if 0 <= value < math.inf else None
 
 
 def metric_pairs(
@@ -91,7 +103,7 @@ def _values(column: str, data: Dataset, system: System, answers: Transcripts) ->
             raise ManifestError(
                 msg, code="not-a-number", hint="Leave the field empty where there is no value."
             ) from None
-    if not np.isfinite(values).any():
+    if np.isnan(values).all():
         msg = f"{answers.name} has no value in a column {column!r}."
         raise ConfigError(msg, code="unknown-column", hint="Name a column of numbers that every system's file has.")
     return values

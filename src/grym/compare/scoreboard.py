@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from grym.compare.alternations import Text, parse, plain
+from grym.compare.alternations import parse_answer, parse_reference
 from grym.compare.evidence import PairEvidence, Raw, evidence_of
 from grym.compare.fragility import comparable as rule_of
 from grym.compare.noise import NoiseFloor, noise_floor
@@ -132,7 +132,10 @@ def _read(path: Path, rules: Rules) -> Transcripts:
 
 def _scored(name: str, data: Dataset, answers: Transcripts, rules: Rules, options: Options) -> System:
     rule = rule_of(rules.normalizer, ignore_case=rules.ignore_case)
-    texts = {identity: _answer(item.text, answers, rule) for identity, item in answers.utterances.items()}
+    texts = {
+        identity: parse_answer(item.text, rule, alternations=answers.format == "trn")
+        for identity, item in answers.utterances.items()
+    }
     return score_system(name, data, texts, options.confidence)
 
 
@@ -171,13 +174,10 @@ def _dataset(said: Transcripts, rules: Rules, comparable: Callable[[str], str]) 
     if not said.utterances:
         msg = f"{said.name} holds no utterance."
         raise ManifestError(msg, code="no-utterances", hint="Write one line for each utterance.")
-    references = []
-    for identity, item in said.utterances.items():
-        try:
-            references.append(parse(item.text, comparable))
-        except ManifestError as error:
-            msg = f"The reference {identity!r} in {said.name} cannot be read. {error.message}"
-            raise ManifestError(msg, code=error.code, hint=error.hint) from error
+    references = [
+        parse_reference(item.text, comparable, f"The reference {identity!r} in {said.name}")
+        for identity, item in said.utterances.items()
+    ]
     return Dataset(
         ids=tuple(said.utterances),
         references=references,
@@ -195,15 +195,6 @@ def _slice(said: Transcripts, column: str) -> list[str]:
         msg = f"{said.name} has no values in a column {column!r}."
         raise ConfigError(msg, code="unknown-slice", hint=f"It has {', '.join(known)}.")
     return values
-
-
-def _answer(text: str, answers: Transcripts, comparable: Callable[[str], str]) -> Text:
-    if answers.format != "trn":
-        return plain(text, comparable)
-    try:
-        return parse(text, comparable)
-    except ManifestError:
-        return plain(text, comparable)
 
 
 def _speaker_notes(data: Dataset, said: Transcripts) -> Iterator[str]:

@@ -120,6 +120,7 @@ def _slice_json(found: SliceDelta) -> dict[str, Any]:
         "low": delta.low,
         "high": delta.high,
         "clusters": delta.clusters,
+        "too_few": found.too_few,
     }
 
 

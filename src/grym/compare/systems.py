@@ -6,6 +6,7 @@ positive one means that the first makes more errors. Rates are fractions.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
@@ -20,7 +21,7 @@ from grym.compare.matched_pairs import MatchedPairs, matched_pairs, segments
 from grym.compare.multiple import benjamini_hochberg, holm
 from grym.compare.significance import rate_interval
 from grym.compare.verdict import verdict_of
-from grym.compare.wording import Facts, Verdict, sentence
+from grym.compare.wording import MIN_CLUSTERS, Facts, Verdict, sentence
 from grym.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Options:
 
     Attributes:
         confidence: level of every interval, between 0.5 and 1.
-        margin: equivalence margin of the word error rate as a fraction; 0 asks for no equivalence.
+        margin: equivalence margin of the word error rate as a finite fraction; 0 asks for no equivalence.
         replicates: of the bootstrap.
         seed: of the bootstrap; every pair starts from it, so a pair's interval does not depend on the others.
     """
@@ -108,11 +109,19 @@ class System:
 
 @dataclass(frozen=True, slots=True)
 class SliceDelta:
-    """The difference within one slice, with its p-value adjusted over all slices of the pair."""
+    """The difference within one slice.
+
+    Attributes:
+        slice: ``NAME=VALUE``.
+        delta: the difference; without a p-value if there are too few clusters.
+        p_adjusted: its p-value adjusted over all slices of the pair that have one.
+        too_few: whether there are fewer than six clusters, so that nothing is tested.
+    """
 
     slice: str
     delta: Delta
     p_adjusted: float | None
+    too_few: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +212,8 @@ def compare_systems(data: Dataset, systems: Sequence[System], options: Options |
     if len(set(names)) < len(names):
         msg = f"Two systems have the same name among {', '.join(names)}."
         raise ConfigError(msg, code="same-name", hint="Give each system a name of its own.")
-    if options.margin < 0 or options.replicates < 1:
-        msg = f"A margin of {options.margin} or {options.replicates} bootstrap replicates make no sense."
+    if not 0 <= options.margin < math.inf or options.replicates < 1:
+        msg = f"A margin of {options.margin:g} or {options.replicates} bootstrap replicates make no sense."
         raise ConfigError(msg, code="bad-option", hint="Use a margin such as 0.005 and 10000 replicates.")
     pairs = [_pair(data, a, b, options) for a, b in combinations(systems, 2)]
     adjusted = holm([pair.delta.p_value for pair in pairs])
@@ -249,9 +258,15 @@ def _by_slice(data: Dataset, counts: tuple[npt.NDArray[np.int64], ...], confiden
         for value in sorted(set(values) - {""}):
             inside = labels == value
             sums = Sums.of(counts[0][inside], counts[1][inside], counts[2][inside], counts[3][inside], clusters[inside])
-            found.append((f"{name}={value}", delta_of(sums, confidence)))
+            delta = delta_of(sums, confidence)
+            # A p-value of two speakers would be the smallest of all, and stand for nothing.
+            few = delta.clusters < MIN_CLUSTERS
+            found.append((f"{name}={value}", replace(delta, p_value=None) if few else delta))
     adjusted = benjamini_hochberg([delta.p_value for _, delta in found])
-    return tuple(SliceDelta(name, delta, p) for (name, delta), p in zip(found, adjusted, strict=True))
+    return tuple(
+        SliceDelta(name, delta, p, too_few=delta.clusters < MIN_CLUSTERS)
+        for (name, delta), p in zip(found, adjusted, strict=True)
+    )
 
 
 def _judged(pair: Pair, data: Dataset, options: Options, family: int) -> Pair:

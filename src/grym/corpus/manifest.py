@@ -151,7 +151,7 @@ def read_text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        msg = f"{path.name} cannot be read: {(error.strerror or 'unknown reason').lower()}."
+        msg = f"{path.name or path} cannot be read: {(error.strerror or 'unknown reason').lower()}."
         raise ManifestError(msg, code="unreadable", hint="Check the file and its permissions.") from error
     try:
         text = raw.decode("utf-8-sig")

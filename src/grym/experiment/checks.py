@@ -39,6 +39,8 @@ def problem(event: Event, known: Mapping[tuple[str, int], Experiment], now_ms: i
         known: the registered versions, by name and version.
         now_ms: our clock.
     """
+    if not isinstance(event, (Exposure, Measurement)):
+        return "not-an-event", f"{short(event)} is neither an exposure nor a measurement.", _SEND
     experiment = find(event, known)
     if experiment is None:
         return (

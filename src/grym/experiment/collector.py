@@ -230,9 +230,10 @@ def _quarantined(event: Event, why: Problem) -> Row:
     """The row of a refused event: nothing of it that could not be stored."""
     code, message, hint = why
     # Two bad events may claim one id; the same one reported twice is one row.
-    claimed = event.event_id[:64] if is_id(event.event_id) else "no-id"
+    said, of = getattr(event, "event_id", None), getattr(event, "experiment", "")
+    claimed = said[:64] if isinstance(said, str) and is_id(said) else "no-id"
     key = f"{claimed}:{identify(repr(event))[:12]}"
-    stage = "event:" + str(event.experiment)[:64].encode(errors="replace").decode()
+    stage = "event:" + str(of)[:64].encode(errors="replace").decode()
     row = {
         "key": key,
         "stage": stage,

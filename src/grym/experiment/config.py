@@ -27,6 +27,7 @@ Direction = Literal["lower", "higher"]
 Hash = Literal["sha256", "growthbook-v1", "growthbook-v2"]
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+SMALLEST_EFFECT: Final = 1e-6  # in standard deviations; it would take some 1e13 units
 SHARE_TOLERANCE: Final = 1e-9  # of the sum of shares; a third must be written as 0.3333333333
 _STRICT: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -173,13 +174,13 @@ class Success:
     Attributes:
         rule: ``superior`` ships a better arm; ``non-inferior`` one that is not worse by more than the primary
             metric's margin (it is cheaper, say).
-        confidence: of the intervals, over all looks.
+        confidence: of the intervals, over all looks; above 0.75, below which no sequence holds its promise.
         min_units: units per arm below which no arm is shipped.
         min_days: days below which no arm is shipped (a week has weekdays and a weekend).
     """
 
     rule: Literal["superior", "non-inferior"] = "superior"
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    confidence: Annotated[float, Field(gt=0.75, lt=1)] = 0.95
     min_units: Annotated[int, Field(ge=0)] = 0
     min_days: NotNegative = 0.0
 
@@ -341,6 +342,9 @@ def _check_metrics(experiment: Experiment) -> None:
         _refuse("bad-power", f"power.{wanted} is needed for a primary metric of kind {experiment.primary.kind!r}")
     if power.baseline is not None and power.baseline + power.effect >= 1 and power.baseline - power.effect <= 0:
         _refuse("bad-power", "power.effect leads from power.baseline out of (0, 1) on either side")
+    spread = power.sd if power.sd is not None else math.sqrt((power.baseline or 0) * (1 - (power.baseline or 0)))
+    if not (power.effect**2 > 0 and SMALLEST_EFFECT <= power.effect / spread <= 1 / SMALLEST_EFFECT):
+        _refuse("bad-power", f"power.effect should be {SMALLEST_EFFECT:g} to 1e6 standard deviations of the metric")
 
 
 def _refuse(code: str, text: str) -> NoReturn:

@@ -1,5 +1,8 @@
 """The two things that change while a version runs: how much is enrolled, and whether it is stopped at once.
 
+Each version has its own coverage and begins at the first step of its ramp. A stop is the experiment's: it holds for
+every version, later ones too, until it is taken back.
+
 One small file per experiment, ``HOME/experiments/NAME.json``, replaced whole. Every assigner looks at it at most
 five times a second, so that a kill reaches every process within a second, sticky units included. What cannot be read
 counts as a kill: in doubt nobody is experimented on. Knows nothing about assignment.
@@ -46,12 +49,13 @@ class Switch:
 
     Args:
         home: folder of everything that is stored.
-        experiment: whose state; without a file its ramp's first coverage holds.
+        experiment: whose state; where the file does not know its version, its ramp's first coverage holds.
         clock: monotonic seconds.
     """
 
     def __init__(self, home: Path, experiment: Experiment, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = _path(home, experiment.name)
+        self._version = experiment.version
         self._initial = State(coverage=experiment.ramp.coverage[0])
         self._clock = clock
         self._next = clock()
@@ -61,18 +65,19 @@ class Switch:
         """The state in force, at most :data:`LOOK_SECONDS` old."""
         now = self._clock()
         if now >= self._next:
-            self._state = _read(self._path, self._initial)
+            self._state = _state(_read(self._path), self._version, self._initial)
             self._next = now + LOOK_SECONDS
         return self._state
 
 
 def read_state(home: Path, experiment: Experiment) -> State:
     """The state of an experiment, as its file says now."""
-    return _read(_path(home, experiment.name), State(coverage=experiment.ramp.coverage[0]))
+    initial = State(coverage=experiment.ramp.coverage[0])
+    return _state(_read(_path(home, experiment.name)), experiment.version, initial)
 
 
 def kill(home: Path, experiment: Experiment, reason: str) -> State:
-    """Stop an experiment: from now on nobody is enrolled.
+    """Stop an experiment, all of its versions: from now on nobody is enrolled.
 
     Raises:
         StorageError: the home cannot be written to.
@@ -112,7 +117,10 @@ def _change(home: Path, experiment: Experiment, change: Callable[[State], State]
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             state = change(read_state(home, experiment))
-            write(path, memoryview(json.dumps(asdict(state)).encode()))
+            before = _read(path)
+            others = before.coverage if isinstance(before, _Said) and isinstance(before.coverage, dict) else {}
+            coverage = others | {str(experiment.version): state.coverage}
+            write(path, memoryview(json.dumps(asdict(_Said(state.killed, coverage, state.reason))).encode()))
     return state
 
 
@@ -120,12 +128,31 @@ def _path(home: Path, name: str) -> Path:
     return home / "experiments" / f"{name}.json"
 
 
-def _read(path: Path, initial: State) -> State:
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a file says: the coverage of each version, or one number, which earlier releases wrote, for all of them."""
+
+    killed: bool
+    coverage: dict[str, float] | float
+    reason: str
+
+
+def _read(path: Path) -> _Said | str:
+    """What the file says, or what is wrong with it; empty if there is none."""
     try:
         said = json.loads(path.read_bytes())
-        killed, coverage, reason = said["killed"], float(said["coverage"]), str(said["reason"])
+        coverage = said["coverage"]
+        steps = {str(v): float(c) for v, c in coverage.items()} if isinstance(coverage, dict) else float(coverage)
+        return _Said(said["killed"] is not False, steps, str(said["reason"]))
     except FileNotFoundError:
-        return initial
+        return ""
     except (OSError, ValueError, KeyError, TypeError):
-        return State(killed=True, coverage=initial.coverage, reason="the file with the state cannot be read")
-    return State(killed is not False, min(1.0, max(0.0, coverage)), reason)
+        return "the file with the state cannot be read"
+
+
+def _state(said: _Said | str, version: int, initial: State) -> State:
+    if isinstance(said, str):
+        return State(killed=True, coverage=initial.coverage, reason=said) if said else initial
+    steps = said.coverage
+    coverage = steps.get(str(version), initial.coverage) if isinstance(steps, dict) else steps
+    return State(said.killed, min(1.0, max(0.0, coverage)), said.reason)

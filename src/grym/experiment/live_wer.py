@@ -5,15 +5,20 @@ Joins the reading of transcripts with :mod:`grym.experiment.ppi`. Knows nothing 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from grym.compare.alternations import parse_answer, parse_reference
 from grym.compare.fragility import comparable
 from grym.compare.transcripts import Transcripts, read_transcripts
 from grym.errors import ManifestError
 from grym.experiment.ppi import Call, Powered, live_wer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from grym.compare.alternations import Text
 
 _SHOWN: Final = 5
 
@@ -30,7 +35,8 @@ def live_wer_of_files(
 ) -> Powered:
     """The word error rate of the model behind ``answers``, over all calls in both files of answers.
 
-    A call without an answer counts as one without words, as in scoring.
+    A call without an answer counts as one without words, as in scoring, and a note says how many there are.
+    Alternations are read as in scoring too: in references of any format, in answers only in ``trn``.
 
     Args:
         answers: of the model whose rate is wanted: NIST ``trn``, CSV or JSONL.
@@ -57,23 +63,35 @@ def live_wer_of_files(
     _same(known, known | set(said.utterances), f"{said.name} has references of calls that {ours.name} does not have")
     calls = [
         Call(
-            _text(ours, call),
-            _text(theirs, call),
-            said.utterances[call].text if call in said.utterances else None,
+            _text(ours, call, rule),
+            _text(theirs, call, rule),
+            _reference(said, call, rule) if call in said.utterances else None,
             _unit(call, ours, said),
         )
         for call in sorted(known)
     ]
-    return live_wer(calls, confidence=confidence, rule=rule)
+    found = live_wer(calls, confidence=confidence)
+    return replace(found, notes=(*found.notes, *_unanswered(ours), *_unanswered(theirs)))
 
 
 def _ids(transcripts: Transcripts) -> set[str]:
     return {*transcripts.utterances, *transcripts.unanswered}
 
 
-def _text(transcripts: Transcripts, call: str) -> str:
+def _text(transcripts: Transcripts, call: str, rule: Callable[[str], str]) -> Text:
     found = transcripts.utterances.get(call)
-    return found.text if found else ""
+    return parse_answer(found.text if found else "", rule, alternations=transcripts.format == "trn")
+
+
+def _reference(said: Transcripts, call: str, rule: Callable[[str], str]) -> Text:
+    return parse_reference(said.utterances[call].text, rule, f"The reference {call!r} in {said.name}")
+
+
+def _unanswered(transcripts: Transcripts) -> Iterator[str]:
+    lost = transcripts.unanswered
+    if lost:
+        some = ", ".join(lost[:_SHOWN]) + (f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else "")
+        yield f"{transcripts.name} has no answer to {len(lost)} of its calls, which count as without words: {some}."
 
 
 def _unit(call: str, *files: Transcripts) -> str:

@@ -8,7 +8,8 @@ prediction, and the prediction on all calls takes variance away from the labels:
 
 with R a ratio of sums. lambda is chosen to make the variance smallest (power tuning); a useless prediction gets a
 lambda near 0, and what is left is the rate of the labelled calls. Valid for any prediction, however wrong, as long as
-the labelled calls are a random sample. Rates are fractions. Knows nothing about storage.
+the labelled calls are a random sample. Where the labelled calls show hardly an error no spread is known, and the
+interval also covers that of :mod:`grym.experiment.rare`. Rates are fractions. Knows nothing about storage.
 
 Source: Angelopoulos, Bates, Fannjiang, Jordan & Zrnic, *Science* 382, 2023, pp. 669-674 (prediction-powered inference);
 Angelopoulos, Duchi & Zrnic, arXiv 2311.01453, section 6 (power tuning); Zrnic, arXiv 2405.18379, section 3 (the same
@@ -26,11 +27,14 @@ import numpy as np
 from scipy.special import ndtr, stdtrit
 
 from grym.errors import ConfigError, QualityError
+from grym.experiment.rare import is_rare, rare_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
+
+    from grym.compare.alternations import Text
 
     Floats = NDArray[np.float64]
 
@@ -44,15 +48,15 @@ class Call:
     """One live call.
 
     Attributes:
-        hypothesis: what the model whose error rate is wanted understood.
+        hypothesis: what the model whose error rate is wanted understood; a text, or one that is read already.
         other: what a second model understood.
         reference: what was said, as a person wrote it down; none for most calls.
         unit: who called; calls of one unit are not independent. Empty: unknown.
     """
 
-    hypothesis: str
-    other: str
-    reference: str | None = None
+    hypothesis: str | Text
+    other: str | Text
+    reference: str | Text | None = None
     unit: str = ""
 
 
@@ -109,7 +113,7 @@ def live_wer(calls: Sequence[Call], *, confidence: float = 0.95, rule: Callable[
     Args:
         calls: all calls; those with a reference should be a random sample of them.
         confidence: level of the interval.
-        rule: a normaliser for every text; words are what it leaves between spaces.
+        rule: a normaliser for every text that is not read already; words are what it leaves between spaces.
 
     Raises:
         QualityError: no call has a reference with a word in it.
@@ -120,14 +124,20 @@ def live_wer(calls: Sequence[Call], *, confidence: float = 0.95, rule: Callable[
         >>> round(live_wer(calls).labels_only.rate, 4)
         0.3333
     """
-    from grym.compare.alignment import align
+    from grym.compare.aligned import align_all
+    from grym.compare.alternations import Text, plain
 
     words = [
-        [(rule(text) if rule else text).split() for text in (c.hypothesis, c.other, c.reference or "")] for c in calls
+        [
+            text if isinstance(text, Text) else plain(text, rule or str)
+            for text in (c.hypothesis, c.other, c.reference or "")
+        ]
+        for c in calls
     ]
     labelled = np.array([c.reference is not None for c in calls], dtype=bool)
-    against_other = align([w[1] for w in words], [w[0] for w in words])
-    against_truth = align([w[2] for w in words], [w[0] for w in words])
+    heard = [w[0] for w in words]
+    against_other = align_all([w[1] for w in words], heard, characters=False).alignments
+    against_truth = align_all([w[2] for w in words], heard, characters=False).alignments
     known = all(c.unit for c in calls)
     return live_rate(
         np.where(labelled, against_truth.errors, np.nan),
@@ -214,11 +224,14 @@ def _result(table: Floats, known: NDArray[np.bool_], influence: _Influence, conf
     here, there = table[known].sum(axis=0), table[~known].sum(axis=0)
     units = int(np.unique(influence.labels[known]).size)
     rate, tuning = float(here[0] / here[1]), influence.tuning()
-    labels_only = _rate(rate, influence.se(0.0), units, 1, confidence)
+    heard = _heard(table, known, influence.labels)
+    floor = rare_interval(heard, float(here[1]), confidence)
+    rare = is_rare(heard)
+    labels_only = _rate(rate, influence.se(0.0), units, 1, confidence, floor, rare=rare)
     estimate = labels_only
     if tuning:
         shift = float(here[2] / here[3] - there[2] / there[3])
-        estimate = _rate(rate - tuning * shift, influence.se(tuning), units, 2, confidence)
+        estimate = _rate(rate - tuning * shift, influence.se(tuning), units, 2, confidence, floor, rare=rare)
     if estimate.se >= labels_only.se:  # no prediction, or one that is not worth its tuning
         tuning, estimate = 0.0, labels_only
     labelled, words = int(known.sum()), float(here[3] + there[3])
@@ -233,16 +246,29 @@ def _result(table: Floats, known: NDArray[np.bool_], influence: _Influence, conf
         units=units,
         worth=labelled * ((labels_only.se / estimate.se) ** 2 if estimate.se > 0 else 1.0),
         selection_p=selection,
-        notes=tuple(_notes(units, tuning, selection)),
+        notes=tuple(_notes(units, tuning, selection, float(heard.sum()) if rare else None)),
     )
 
 
-def _rate(rate: float, se: float, units: int, spent: int, confidence: float) -> Rate:
-    """With an interval of Student's t, a degree of freedom spent on each number that was fitted."""
+def _heard(table: Floats, known: NDArray[np.bool_], labels: NDArray[np.intp]) -> Floats:
+    """Errors of each labelled unit, ``shape = (labelled units,)``."""
+    _, unit = np.unique(labels[known], return_inverse=True)
+    return np.bincount(unit, weights=table[known, 0]).astype(np.float64)
+
+
+def _rate(
+    rate: float, se: float, units: int, spent: int, confidence: float, floor: tuple[float, float], *, rare: bool
+) -> Rate:
+    """With an interval of Student's t, a degree of freedom spent on each number that was fitted.
+
+    Where errors are rare, or no spread was seen, it is widened to the floor.
+    """
+    rate = max(0.0, rate)
     if units < MIN_UNITS:
         return Rate(rate, se, None, None)
     half = float(stdtrit(units - spent, (1 + confidence) / 2)) * se
-    return Rate(rate, se, max(0.0, rate - half), rate + half)
+    low, high = max(0.0, rate - half), rate + half
+    return Rate(rate, se, min(low, floor[0]), max(high, floor[1])) if rare or se == 0 else Rate(rate, se, low, high)
 
 
 def _table(*columns: ArrayLike) -> Floats:
@@ -305,8 +331,13 @@ def _selection(here: Floats, there: Floats, influence: _Influence) -> float | No
     return float(2 * ndtr(-abs(float(here[2] / here[3] - there[2] / there[3])) / se))
 
 
-def _notes(units: int, tuning: float, selection: float | None) -> list[str]:
+def _notes(units: int, tuning: float, selection: float | None, few: float | None) -> list[str]:
     notes = []
+    if few is not None and units >= MIN_UNITS:
+        notes.append(
+            f"Only {few:g} errors in the labelled calls: the interval is widened to what so few can tell; more labels "
+            "would narrow it."
+        )
     if units < MIN_UNITS:
         notes.append(f"Only {units} labelled units: no interval can be given below {MIN_UNITS}.")
     if tuning == 0:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from grym.errors import ConfigError
-from grym.experiment.loading import parse_experiment
+from grym.experiment.control import read_state
+from grym.experiment.loading import check_namespaces, parse_experiment
 from grym.parts import disk
 from grym.store import RunRef
 
@@ -46,7 +47,8 @@ def register(store: Store, experiment: Experiment, *, now: datetime | None = Non
         Whether it is new.
 
     Raises:
-        ConfigError: the version has run with another configuration.
+        ConfigError: the version has run with another configuration, is not the next one, or wants units of a namespace
+            that another experiment in force has.
         StorageError: the store cannot be used.
     """
     at = now or datetime.now(UTC)
@@ -54,11 +56,16 @@ def register(store: Store, experiment: Experiment, *, now: datetime | None = Non
         (store.home / "locks").mkdir(parents=True, exist_ok=True)
         lock = FileLock(store.home / "locks" / "experiments.lock")
     with lock:
-        known = _digests(store).get((experiment.name, experiment.version))
+        digests = _digests(store)
+        known = digests.get((experiment.name, experiment.version))
         if known == experiment.digest:
             return False
         if known is not None:
             raise _changed(experiment, known)
+        last = max((version for name, version in digests if name == experiment.name), default=experiment.version - 1)
+        if experiment.version != last + 1:
+            raise _not_next(experiment, last)
+        check_exclusive(store, experiment)
         row = {
             "experiment": experiment.name,
             "version": experiment.version,
@@ -82,6 +89,34 @@ def registered(store: Store) -> Mapping[tuple[str, int], Experiment]:
     return {(name, version): parse_experiment(json.loads(config)) for name, version, config in rows}
 
 
+def latest(store: Store, name: str) -> Experiment:
+    """The last version of an experiment that has run, whatever its file says by now.
+
+    Raises:
+        ConfigError: none has run.
+        StorageError: a part cannot be read.
+    """
+    versions = [version for known, version in _digests(store) if known == name]
+    if not versions:
+        msg = f"Experiment {name!r} has not been started."
+        raise ConfigError(msg, code="not-started", hint=f"Start it: python -m flows experiment {name} start.")
+    return registered(store)[name, max(versions)]
+
+
+def check_exclusive(store: Store, experiment: Experiment) -> None:
+    """Make sure that no other experiment in force has units of the same namespace.
+
+    In force is the last version of each experiment that is not stopped.
+
+    Raises:
+        ConfigError: ranges overlap, or units are hashed differently.
+        StorageError: a part cannot be read.
+    """
+    for other in {one.name: one for _, one in sorted(registered(store).items())}.values():
+        if other.name != experiment.name and not read_state(store.home, other).killed:
+            check_namespaces((experiment, other))
+
+
 def _digests(store: Store) -> dict[tuple[str, int], str]:
     rows = store.read("experiments").select("experiment", "version", "digest").iter_rows()
     return {(name, version): digest for name, version, digest in rows}
@@ -96,3 +131,8 @@ def _changed(experiment: Experiment, known: str) -> ConfigError:
         f"Set version = {experiment.version + 1}, or restore what it was; keep the salt, and every unit keeps its arm."
     )
     return ConfigError(msg, code="changed-configuration", hint=hint)
+
+
+def _not_next(experiment: Experiment, last: int) -> ConfigError:
+    msg = f"Experiment {experiment.name!r} has run up to version {last}; version {experiment.version} is not the next."
+    return ConfigError(msg, code="bad-version", hint=f"Set version = {last + 1}.")
