@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from grym.errors import ConfigError, GrymError, ModelError, WorkerError
 from grym.models.gama import convert as converting
+from grym.models.gama.checking import expected_shapes
 from grym.models.gama.convert import check_names, check_stage, convert, main
 from grym.models.gama.convert_process import ask, run_conversion
 from grym.models.gama.keys import PREFIX, llama_name, translate
@@ -109,7 +110,7 @@ def test_a_missing_live_key_is_named(tmp_path: Path, shallow: Path) -> None:
     """Whatever live key is left out, the error names it or its name here; nothing is left behind."""
     state = published(layers=SHALLOW)
     config = converting.infer_config(state, json.loads((shallow / "config.json").read_text()), head_size=HEAD_SIZE)
-    expected = converting.expected_shapes(config)
+    expected = expected_shapes(config)
     live = translate(state).live
     base = {name: shape for name, shape in expected.items() if name not in live.values()}
     whole = {ours: tuple(state[name].shape) for name, ours in live.items()} | base

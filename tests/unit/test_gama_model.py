@@ -50,7 +50,7 @@ def test_the_default_configuration_is_the_published_one() -> None:
 
 def test_the_published_sizes_give_the_published_number_of_parameters() -> None:
     """Counted without memory: each block is as large as the published one."""
-    from grym.models.gama.convert import expected_shapes
+    from grym.models.gama.checking import expected_shapes
 
     shapes = expected_shapes(GamaConfig())
     count: dict[str, int] = {}
