@@ -19,7 +19,7 @@ LOOP_SHARE: Final = 0.5  # and the repeats make up this share of the words
 
 LETTER_LOOPS: Final = 8  # a piece of a word said this many times in a row is a loop
 LETTER_SHARE: Final = 0.5  # and the repeats make up this share of the text, white space left out
-SENTENCE_WORDS: Final = 16  # longer transcripts that begin like a description are taken for speech
+SENTENCE_WORDS: Final = 24  # longer transcripts that begin like a description are taken for speech
 
 _REFUSAL: Final = re.compile(
     r"\b(i('m| am)? (can('|no)?t|cannot|can not|unable to|not able to|sorry)|as an? (ai|(large )?language model)"
@@ -38,22 +38,28 @@ _DESCRIPTION: Final = re.compile(
 # things too, so what follows must not go on like a story.
 _ADJECTIVE: Final = (
     r"(?:\w+ly|low|high|loud|faint|soft|quiet|heavy|light|slow|fast|short|long|steady|distant|nearby|near|deep|shrill"
-    r"|rising|falling|growing|fading|repeated|wailing|two-tone|gentle|strikes?|blasts?|blows?|of|an?|dog|bird|church"
-    r"|police|car|beeping|ticking|approaching|leaving) "
+    r"|rising|falling|growing|fading|accelerating|repeated|wailing|two-tone|gentle|strikes?|blasts?|blows?"
+    r"|of|an?|dog|bird|church|police|car|beeping|ticking|approaching|leaving) "
 )
 _SOUND: Final = (
     r"(?:bells?|sirens?|engines?|rain|claps?|clapping|applause|chirps?|birds?|barks?|dogs?|alarms?|beeps?|footsteps"
     r"|babble|arpeggios?|silence|winds?|whistles?|knocks?|knocking|horns?|clocks?|helicopters?|thunder|music|noise"
     r"|hiss|hum)\b"
 )
+_OPENING: Final = (
+    r"(?:here we have |in this (?:clip|recording) we have |(?:you|we) (?:can )?hear |what is heard:? |it sounds like "
+    r"|listen to |just |only |the microphone caught |first (?:we hear )?|after |before |over |behind |in front of "
+    r"|it starts with |in the (?:background|foreground),? )?"
+)
 _NAMED: Final = re.compile(
     r"(?:a |the )?(?:sounds?|noises?|recording) of\b"
-    rf"|(?:(?:a|an|one|two|three|four|some|several) (?:{_ADJECTIVE}){{0,5}}|(?:{_ADJECTIVE}){{1,5}}){_SOUND}",
+    rf"|{_OPENING}(?:(?:a|an|one|two|three|four|some|several) (?:{_ADJECTIVE}){{0,5}}|(?:{_ADJECTIVE}){{1,5}}){_SOUND}"
+    rf"|{_OPENING}(?:somebody|someone|hands) (?:clapping|knocking|walking|running)\b",
     re.IGNORECASE,
 )
 _STORY: Final = re.compile(
-    r"\b(i|i'm|you|he|she|we|they|me|him|her|us|them|my|your|his|our|their|said|says|who|please|will|would|had|were|is"
-    r"|are|was|have|has)\b",
+    r"\b(i|i'm|you|he|she|they|me|him|her|us|them|my|your|his|our|their|said|says|who|please|will|would|had|were"
+    r"|(?<!that )(?:is|are)|was|has)\b",
     re.IGNORECASE,
 )
 _STUTTER: Final = re.compile(rf"(\S{{1,12}}?)\1{{{LETTER_LOOPS - 1},}}")
@@ -122,7 +128,9 @@ def is_stutter(text: str) -> bool:
 def _names_a_sound(text: str, words: list[str]) -> bool:
     """Whether a transcript is a caption: it names a sound and says nothing that only people say."""
     found = _NAMED.match(text.strip())
-    return bool(found) and len(words) <= SENTENCE_WORDS and not _STORY.search(text)
+    if found is None or len(words) > SENTENCE_WORDS:
+        return False
+    return not _STORY.search(text.strip(), found.end())
 
 
 def _is_no_description(text: str, words: list[str]) -> bool:

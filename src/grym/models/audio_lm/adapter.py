@@ -119,11 +119,11 @@ class AudioLm:
         self._loaded: Loaded | None = None
         self._known: Card | None = None
         for name in ("max_seconds", "prompt_tokens"):
-            if getattr(options, name) <= 0:
+            if not getattr(options, name) > 0:  # NaN is not
                 msg = f"{name} is {getattr(options, name)}, and has to be positive."
                 raise ConfigError(msg, code="bad-option", hint="The default is a good start.")
         for name in ("together", "temperature", "window_seconds"):
-            if getattr(options, name) < 0:
+            if not getattr(options, name) >= 0:
                 msg = f"{name} is {getattr(options, name)}, and must not be negative."
                 raise ConfigError(msg, code="bad-option", hint="The default is a good start.")
 

@@ -31,6 +31,7 @@ from grym.models.gama.loading import Device, Precision  # noqa: TC001 - options 
 from grym.models.gama.prompts import TASKS, Task, check_labels, choose_instruction, choose_task, fill
 from grym.models.gama.windows import Part, Span, split
 from grym.models.interface import Answer, AudioClip, Card, Level, Options
+from grym.models.licences import licence_class
 from grym.models.usable import refuse
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from grym.config import ModelSpec
     from grym.models.gama.loading import Loaded
 
+PUBLISHED_LICENCE = "Llama 2 Community Licence, research data"
 LEAST_NEW_TOKENS = 8  # room that a prompt must leave
 
 
@@ -113,7 +115,7 @@ class Gama:
         self._known: Card | None = None
         self._embed: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = None
         for name in ("together", "max_seconds"):
-            if getattr(options, name) <= 0:
+            if not getattr(options, name) > 0:  # NaN is not
                 msg = f"{name} is {getattr(options, name)}, and has to be positive."
                 raise ConfigError(msg, code="bad-option", hint="The default is a good start.")
 
@@ -352,6 +354,8 @@ class Gama:
         from grym.models.registry import revision_hash
 
         config, options = loaded.model.config, self._options
+        own = self._spec.licence
+        licence = PUBLISHED_LICENCE if own == "unknown" and config.stage else own
         facts: dict[str, Any] = {
             "precision": loaded.rung.split("/")[0],
             "task": options.task,
@@ -371,13 +375,14 @@ class Gama:
             min_seconds=FRAME_SAMPLES / SAMPLE_RATE,
             max_seconds=options.max_seconds,
             languages=("en",),
-            licence=self._spec.licence,
+            licence=licence,
             feature_dim=config.audio_config.hidden_size,
             parameters=sum(p.numel() for p in loaded.model.parameters()),
             rung=loaded.rung,
             details={
                 "architecture": "gama",
                 "stage": config.stage,
+                "licence_class": licence_class(licence),
                 "window_seconds": config.window_seconds,
                 "audio_tokens": config.audio_tokens,
                 **facts,

@@ -7,7 +7,7 @@ a clip and takes the label whose sentence embedding is nearest.
 from __future__ import annotations
 
 import re
-from os.path import commonpath
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -83,7 +83,7 @@ def words_of(text: str) -> list[str]:
 
 def _spelt(label: str, said: str) -> float:
     """Share of a label's word that a caption's word begins with, 0 where they are not forms of one word."""
-    same = len(commonpath([label, said]))
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(label, said, strict=False)))
     return same / len(label) if same >= STEM and len(said) - same <= ENDING else 0.0
 
 

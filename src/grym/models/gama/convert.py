@@ -86,6 +86,10 @@ def convert(stage_file: Path, llama: Path, out: Path, *, stage: str = "", head_s
         raise ConfigError(msg, code="exists", hint="Give another folder, or remove this one.")
     state = read_stage(stage_file)
     mapped = check_names(state)
+    counted = [name for name in mapped.live if not state[name].is_floating_point()]
+    if counted:
+        msg = f"{len(counted)} weights are whole numbers, for example {_some(counted)}."
+        raise ModelError(msg, code="not-a-state-dict", hint="Give the pytorch_model.bin of stage 4 or 5.")
     checksum = digest(stage_file)
     stage = check_stage(stage, checksum)
     config = infer_config(state, read_json(llama / "config.json"), head_size=head_size, stage=stage)
