@@ -42,7 +42,7 @@ def read_config(name: str, folder: Path) -> GamaConfig:
         why = f"{parts[0]} is no table of sizes"
         raise _refused(name, why)
     try:
-        config = GamaConfig.from_dict(given)
+        config: GamaConfig = GamaConfig.from_dict(given)
         found = next(problems(config), "")
     except Exception as error:
         why = f"its config.json cannot be used ({type(error).__name__})"

@@ -69,7 +69,7 @@ def free_bytes(device: str) -> float:
     if device == "cuda":
         import torch
 
-        torch.cuda.init()  # so that the GPU is asked that this process uses
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # so that the GPU is asked that this process uses
     return free(device)
 
 

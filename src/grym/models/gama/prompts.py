@@ -66,13 +66,13 @@ def choose_instruction(task: str, prompt: str, defaults: Mapping[str, str]) -> s
 
 
 def is_blank(text: str) -> bool:
-    r"""Whether nothing of a text can be seen: white space, marks without width and control characters only.
+    r"""Whether nothing of a text can be seen: white space, and marks without width only.
 
     Example:
         >>> is_blank(" \\u200b\\n"), is_blank("a")
         (True, False)
     """
-    return all(letter.isspace() or unicodedata.category(letter) in {"Cc", "Cf"} for letter in text)
+    return all(letter.isspace() or unicodedata.category(letter) == "Cf" for letter in text)
 
 
 def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
