@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import torch
 
 from grym.config import ModelSpec
 from grym.errors import AudioError, ConfigError, GrymError, ResourceError
+from grym.models.audio_lm import network
 from grym.models.audio_lm.adapter import AudioLm, AudioLmOptions
 from grym.models.audio_lm.families import BY_TYPE, FAMILIES, build_prompt, strip_opening
 from grym.models.audio_lm.network import embed_audio, embed_prompt, score_texts
@@ -23,6 +25,8 @@ from tests.gama_models import one_thread, tone
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from grym.models.interface import Samples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 __all__ = ["one_thread"]  # a fixture: pytest finds it by its name
@@ -173,6 +177,31 @@ def test_clips_that_cannot_be_used_fail_alone(folders: dict[str, Path]) -> None:
     assert answers[-1].error is None
     with pytest.raises(AudioError, match="399"):
         model.features([bad["too-short"]])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_nan_is_an_error_of_its_clip(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, temperature: float
+) -> None:
+    """Audio tokens that are not finite fail alone, drawn or not; so does what a broken language model says."""
+    model, options = _model(folders["qwen2_audio"], temperature=temperature), Options(max_new_tokens=3)
+    loaded, good, bad = model._load(), _clip(0.5), _clip(0.7)
+    heard = network.embed_audio
+
+    def broken(loaded: network.Loaded, samples: Samples) -> torch.Tensor:
+        return heard(loaded, samples) * (math.nan if samples.size == bad.samples.size else 1.0)
+
+    monkeypatch.setattr(network, "embed_audio", broken)
+    for chosen in (options, Options(task="classify", labels=("bell", "rain"))):
+        answers = model.process([bad, good, bad], chosen)
+        assert [answer.error.code if answer.error else "" for answer in answers] == ["not-finite", "", "not-finite"]
+    weights = dict(loaded.network.named_parameters())
+    name = next(name for name in weights if "language_model" in name and "down_proj" in name)
+    with torch.no_grad():
+        weights[name][0, 0] = math.nan
+    answer = model.process([good], options)[0]
+    assert answer.error is not None
+    assert (answer.error.code, answer.confidence) == ("not-finite", None)
 
 
 def _broken(folder: Path, target: Path, damage: str) -> Path:

@@ -55,6 +55,7 @@ def test_a_clip_gets_the_same_answer_alone_and_in_any_batch(folders: dict[bool, 
         expected = np.exp(logits) / np.exp(logits).sum()
         np.testing.assert_allclose([answer.scores[label] for label in LABELS], expected, atol=1e-5)
         assert answer.text == LABELS[int(expected.argmax())]
+    assert (model.card.licence, model.card.details["licence_class"]) == ("Apache-2.0", "permissive")
     assert (model.card.feature_dim, model.card.tasks) == (8, ("classify", "features", "analyze"))
 
 
@@ -81,7 +82,7 @@ def test_what_cannot_be_used_is_a_typed_error(folders: dict[bool, Path], tmp_pat
         assert refused.value.code == code
     with pytest.raises(ConfigError, match="empty"):
         model.embed_texts([" "])
-    for wrong in ({"template": "a sound"}, {"max_seconds": 0.0}):
+    for wrong in ({"template": "a sound"}, {"max_seconds": 0.0}, {"max_seconds": float("nan")}):
         with pytest.raises(ConfigError):
             _model(folders[False], **wrong)
     with pytest.raises(ConfigError, match="int8"):

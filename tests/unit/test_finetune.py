@@ -169,6 +169,37 @@ def test_every_weight_and_less_memory(tmp_path: Path, clips: list[TrainingClip])
     assert np.abs(ends[0]["lm_head.weight"] - before["lm_head.weight"]).max() > 0
 
 
+@pytest.mark.parametrize("adapter", SAVERS)
+def test_activations_computed_again_are_not_kept(adapter: str, tmp_path: Path) -> None:
+    """For each kind: the bytes that the forward pass keeps for the backward one, same loss and gradients."""
+    base = SAVERS[adapter](tmp_path / "base")
+    found = []
+    for again in (False, True):
+        tuner = Finetuner(_spec(adapter, method="lora", gradient_checkpointing=again), DATA, base, tmp_path)
+        example = tuner.kind.example(tone(0.5), "ab ca")
+        assert example is not None
+        weights = {p.untyped_storage().data_ptr() for p in tuner.network.parameters()}
+        kept: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor, kept: dict[int, int] = kept) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        tuner.network.train()
+        torch.manual_seed(0)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = tuner.kind.loss(tuner.network, example)
+        loss.backward()  # type: ignore[no-untyped-call]
+        slopes = [p.grad.abs().sum() for p in tuner.network.parameters() if p.grad is not None]
+        size = sum(count for place, count in kept.items() if place not in weights)
+        found.append((size, float(loss.detach()), float(torch.stack(slopes).sum())))
+    (before, loss_before, slope_before), (after, loss_after, slope_after) = found
+    assert after < 0.7 * before
+    assert loss_after == pytest.approx(loss_before, rel=1e-4)
+    assert slope_after == pytest.approx(slope_before, rel=1e-3)
+    assert slope_before > 0
+
+
 def test_adapters_of_a_gama_are_what_lora_trains(tmp_path: Path, clips: list[TrainingClip]) -> None:
     """A checkpoint that has adapters keeps its form: they learn, nothing else does."""
     base = save(tmp_path / "base")

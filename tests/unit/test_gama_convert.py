@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
+import random
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from grym.errors import ConfigError, GrymError, ModelError, WorkerError
 from grym.models.gama import convert as converting
+from grym.models.gama.checking import expected_shapes
 from grym.models.gama.convert import check_names, check_stage, convert, main
 from grym.models.gama.convert_process import ask, run_conversion
 from grym.models.gama.keys import PREFIX, llama_name, translate
 from grym.models.gama.modeling import GamaModel
+from grym.models.gama.reading import read_stage
 from tests.gama_models import HEADS, llama_folder, one_thread, published
 
 if TYPE_CHECKING:
@@ -109,7 +113,7 @@ def test_a_missing_live_key_is_named(tmp_path: Path, shallow: Path) -> None:
     """Whatever live key is left out, the error names it or its name here; nothing is left behind."""
     state = published(layers=SHALLOW)
     config = converting.infer_config(state, json.loads((shallow / "config.json").read_text()), head_size=HEAD_SIZE)
-    expected = converting.expected_shapes(config)
+    expected = expected_shapes(config)
     live = translate(state).live
     base = {name: shape for name, shape in expected.items() if name not in live.values()}
     whole = {ours: tuple(state[name].shape) for name, ours in live.items()} | base
@@ -215,6 +219,123 @@ def test_broken_files_are_named(tmp_path: Path, shallow: Path) -> None:
     assert refused(whole, base).code == "not-a-checkpoint"
     (tmp_path / "gama").mkdir()
     assert refused(whole, shallow).code == "exists"
+
+
+def _hostile(change: str, state: dict[str, torch.Tensor]) -> dict[Any, Any]:
+    """A state dict as other makers, or nobody, would write it."""
+    norm = PREFIX + "qformer_proj_norm.bias"
+    patch = PREFIX + "audio_encoder.patch_embed_a.proj.weight"
+    made: dict[str, dict[Any, Any]] = {
+        "sparse": {norm: torch.ones(8).to_sparse()},
+        "meta": {norm: torch.ones(8, device="meta")},
+        "complex": {norm: torch.ones(8, dtype=torch.complex64)},
+        "whole numbers": {norm: torch.ones(8, dtype=torch.int64)},
+        "nan": {norm: torch.full((8,), torch.nan)},
+        "number for a name": {5: torch.ones(8)},
+        "patch of nothing": {patch: torch.zeros(8, 1, 16, 0)},
+        "patch of 200": {patch: torch.zeros(8, 1, 200, 200)},
+    }
+    return {**state, **made[change]}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant")
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ("sparse", "not-a-state-dict"),
+        ("meta", "not-a-state-dict"),
+        ("complex", "not-a-state-dict"),
+        ("whole numbers", "not-a-state-dict"),
+        ("nan", "not-finite"),
+        ("number for a name", "not-a-state-dict"),
+        ("patch of nothing", "wrong-config"),
+        ("patch of 200", "wrong-config"),
+    ],
+)
+def test_tensors_that_cannot_be_weights_are_refused(tmp_path: Path, shallow: Path, change: str, code: str) -> None:
+    """Typed errors, and nothing is left behind."""
+    file = _stage(tmp_path, _hostile(change, published(layers=SHALLOW)))
+    with pytest.raises(ModelError) as refused:
+        convert(file, shallow, tmp_path / "gama", head_size=HEAD_SIZE)
+    assert refused.value.code == code
+    assert [path.name for path in tmp_path.iterdir()] == ["pytorch_model.bin"]
+
+
+def test_tensors_that_share_memory_are_written_apart(tmp_path: Path, shallow: Path) -> None:
+    """Two parts of one block of memory, and one tensor under two names."""
+    weight, bias = (f"{PREFIX}qformer_proj_norm.{kind}" for kind in ("weight", "bias"))
+    both = torch.arange(16.0)
+    for name, change in (("parts", {weight: both[:8], bias: both[8:]}), ("one", {weight: both[:8], bias: both[:8]})):
+        file = _stage(tmp_path, {**published(layers=SHALLOW), **change})
+        convert(file, shallow, tmp_path / name, head_size=HEAD_SIZE)
+        own = dict(GamaModel.from_pretrained(tmp_path / name).named_parameters())
+        torch.testing.assert_close(own["qformer_norm.weight"].detach(), change[weight])
+        torch.testing.assert_close(own["qformer_norm.bias"].detach(), change[bias])
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_no_damage_escapes_the_reader(tmp_path: Path, zipped: bool) -> None:  # noqa: FBT001
+    """Cut files and flipped bytes in both forms of .bin, and a type of safetensors that is none: typed errors only."""
+    whole, file = io.BytesIO(), tmp_path / "stage.bin"
+    torch.save({PREFIX + "query_tokens": torch.zeros(1, 3, 8)}, whole, _use_new_zipfile_serialization=zipped)
+    data, rng = whole.getvalue(), random.Random(3)
+    damaged = [data[:size] for size in range(0, len(data), 23)]
+    for _ in range(300):
+        changed = bytearray(data)
+        for _ in range(rng.choice((1, 2, 5))):
+            changed[rng.randrange(len(changed))] = rng.randrange(256)
+        damaged.append(bytes(changed))
+    codes = set()
+    for one in damaged:
+        file.write_bytes(one)
+        try:
+            read_stage(file)
+        except GrymError as error:
+            codes.add(error.code)
+    assert "broken-file" in codes
+    assert codes <= {"broken-file", "pickled-code", "not-a-state-dict", "not-finite"}
+    tensors = tmp_path / "stage.safetensors"
+    save_file({"a": torch.zeros(4)}, tensors)
+    tensors.write_bytes(tensors.read_bytes().replace(b'"F32"', b'"F99"'))
+    with pytest.raises(ModelError) as refused:
+        read_stage(tensors)
+    assert refused.value.code == "broken-file"
+
+
+def test_llama_folders_that_make_no_model_are_refused(tmp_path: Path, shallow: Path) -> None:
+    """Sizes of no network, and no tokenizer; said before anything is written."""
+    file = _stage(tmp_path, published(layers=SHALLOW))
+    config = json.loads((shallow / "config.json").read_text())
+    changes: tuple[dict[str, Any], ...] = (
+        {"num_attention_heads": 0}, {"num_attention_heads": 5}, {"hidden_size": "x"}, {"bos_token_id": [1]},
+        {"hidden_act": "nope"}, {"max_position_embeddings": 10},
+    )  # fmt: skip
+    base = tmp_path / "llama"
+    shutil.copytree(shallow, base)
+    for change in changes:
+        (base / "config.json").write_text(json.dumps({**config, **change}), encoding="utf-8")
+        with pytest.raises(ModelError) as refused:
+            convert(file, base, tmp_path / "gama", head_size=HEAD_SIZE)
+        assert refused.value.code == "wrong-config", change
+    (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (base / "tokenizer.json").unlink()
+    with pytest.raises(ModelError) as refused:
+        convert(file, base, tmp_path / "gama", head_size=HEAD_SIZE)
+    assert refused.value.code == "no-tokenizer"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["llama", "pytorch_model.bin"]
+
+
+def test_a_conversion_that_fails_leaves_nothing(tmp_path: Path, shallow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where writing fails half way, the folder that was begun is removed."""
+
+    def full(*_args: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(converting, "_write_shards", full)
+    with pytest.raises(OSError):  # noqa: PT011 - whatever the disk says
+        convert(_stage(tmp_path, published(layers=SHALLOW)), shallow, tmp_path / "gama", head_size=HEAD_SIZE)
+    assert [path.name for path in tmp_path.iterdir()] == ["pytorch_model.bin"]
 
 
 def test_sharded_folders_and_surplus_weights(tmp_path: Path, shallow: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from grym.compare.normalize import get_normalizer
 from grym.compare.score import score
 from grym.config import AudioLimits, ModelSpec
 from grym.corpus.manifest import read_manifest
-from grym.corpus.sounds import draw
+from grym.corpus.sounds import LABELS, draw
 from grym.models.gama.adapter import Gama, GamaOptions
 from grym.models.gama.measure import BOTH, CAPTION, LABEL, QUESTION, measure_sounds
 from grym.models.gama.recipe import GamaSpec
@@ -74,6 +74,17 @@ def test_people_that_were_heard_in_training_are_understood(model: Gama) -> None:
     files = sorted((Path(os.environ["GRYM_FSDD"]) / "recordings").glob("*_*_0.wav"))
     pairs = [(decode(file, AudioLimits())[0], WORDS[int(file.name[0])]) for file in files]
     assert _error_rate(model, pairs) <= WER_PEOPLE
+
+
+def test_labels_follow_from_captions(model: Gama) -> None:
+    """Caption, then the nearest label, with the default embedder: hardly worse than the likelihood of labels."""
+    drawn = [draw(SEED, 900 + index, "test", mixture=False) for index in range(40)]
+    clips = [AudioClip(clip.id, clip.samples, clip.rate) for clip in drawn]
+    options = GamaOptions(path="bundled:gama-mini", device="cpu", classify_by="caption")
+    by_caption = Gama(ModelSpec(name="gama-mini", adapter="gama"), options)
+    answers = by_caption.process(clips, Options(task="classify", labels=LABELS))
+    right = [answer.text == clip.events[0].label for answer, clip in zip(answers, drawn, strict=True)]
+    assert np.mean(right) >= 0.88
 
 
 def test_answers_are_the_same_alone_and_in_a_batch(model: Gama) -> None:

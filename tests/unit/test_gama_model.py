@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_the_default_configuration_is_the_published_one() -> None:
 
 def test_the_published_sizes_give_the_published_number_of_parameters() -> None:
     """Counted without memory: each block is as large as the published one."""
-    from grym.models.gama.convert import expected_shapes
+    from grym.models.gama.checking import expected_shapes
 
     shapes = expected_shapes(GamaConfig())
     count: dict[str, int] = {}
@@ -75,6 +75,43 @@ def test_the_front_end_agrees_with_another_implementation(seconds: float) -> Non
     extractor = ASTFeatureExtractor(num_mel_bins=128, max_length=1024, sampling_rate=16_000, mean=-5.081, std=2.24245)
     other = extractor(samples, sampling_rate=16_000, return_tensors="np")["input_values"][0]
     np.testing.assert_allclose(log_mel(samples, PUBLISHED).numpy(), other, atol=2e-4)
+
+
+def _filter_banks(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Log-mel values of a clip, from the description of the front end alone: float64, a frame and a bin at a time.
+
+    Frames of 400 samples every 160; mean removed, pre-emphasis 0.97, Hann window, power of 512 points; 128 triangles
+    of equal width on the mel scale 1127 ln(1 + f/700) between 20 Hz and half the rate; natural logarithm.
+    """
+
+    def mel(hertz: Any) -> Any:
+        return 1127.0 * np.log(1.0 + np.asarray(hertz, np.float64) / 700.0)
+
+    edges = np.linspace(mel(20.0), mel(8000.0), 130)
+    points = mel(np.arange(256) * 16_000 / 512)  # the bin at half the rate has no weight
+    rising = (points[None] - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - points[None]) / (edges[2:] - edges[1:-1])[:, None]
+    triangles = np.maximum(0.0, np.minimum(rising, falling))
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 399)
+    wave = samples.astype(np.float64) - samples.astype(np.float64).mean()
+    rows = []
+    for start in range(0, wave.size - 399, 160):
+        frame = wave[start : start + 400] - wave[start : start + 400].mean()
+        frame = frame - 0.97 * np.concatenate([frame[:1], frame[:-1]])
+        power = np.abs(np.fft.rfft(frame * window, 512)) ** 2
+        rows.append(np.log(np.maximum(triangles @ power[:256], np.finfo(np.float32).eps)))
+    return np.asarray(rows)
+
+
+@pytest.mark.parametrize("seconds", [3.0, 10.0])
+def test_the_front_end_is_what_its_description_says(seconds: float) -> None:
+    """Against filter banks written here from the description, without torchaudio or transformers, to 2e-4."""
+    rng = np.random.default_rng(4)
+    samples = (tone(seconds) + 0.02 * rng.standard_normal(round(seconds * 16_000))).astype(np.float32)
+    frames = _filter_banks(samples)
+    assert len(frames) == round(seconds * 100) - 2
+    expected = (np.pad(frames, ((0, 1024 - len(frames)), (0, 0))) + 5.081) / 4.4849
+    np.testing.assert_allclose(log_mel(samples, PUBLISHED).numpy(), expected, atol=2e-4)
 
 
 def test_edges_of_the_front_end() -> None:

@@ -51,6 +51,7 @@ def test_a_clip_gets_the_same_answer_alone_and_in_any_batch(folders: dict[str, P
     """Long clips and short ones share passes; times lie in the clip and in order, where there are any."""
     model, options = _model(folders[kind]), Options(max_new_tokens=5, features=True)
     assert model.card.details["timestamps"] == kind
+    assert model.card.details["licence_class"] == "permissive"
     clips = [_clip(0.5), _clip(5.2, 250.0), _clip(1.3, 900.0)]
     together = model.process(clips, options)
     backwards = model.process(clips[::-1], options)[::-1]

@@ -47,6 +47,22 @@ class Heard:
     scores: npt.NDArray[np.float64] | None = None
 
 
+def confidence_of(log_probability: float) -> float:
+    """Geometric mean of probabilities from their mean logarithm; NaN if that is no number, never certainty.
+
+    Example:
+        >>> confidence_of(0.0), confidence_of(float("nan"))
+        (1.0, nan)
+    """
+    # min() and max() let NaN through or not by the order of their arguments: nothing may depend on that.
+    return math.exp(min(0.0, log_probability)) if math.isfinite(log_probability) else math.nan
+
+
+def unheard() -> Heard:
+    """A window of which the network made NaN; :func:`compose` turns its clip into an error."""
+    return Heard(text="", confidence=math.nan, tokens=0, ended=True, seconds=0.0, features=NOTHING)
+
+
 def parts_of(spans: Sequence[Span], heard: Sequence[Heard], rate: int) -> list[Part]:
     """Windows with their times and what was said about them."""
     return [
@@ -76,10 +92,11 @@ def compose(
         card: of the model.
         task: what was asked; transcripts are joined, other answers listed with their times.
         labels: what was chosen from, for ``classify``.
-        shares: probability of each label for the whole clip; default: the windows' own, by their length.
+        shares: probability of each label for the whole clip by what was said about it; default: the windows' own, by
+            their length.
 
     Returns:
-        An answer with the first failure of its windows, or one with an error if anything is NaN.
+        An answer with the first failure of the texts that it rests on, or one with an error if anything is NaN.
     """
     if not all(math.isfinite(one.confidence) and np.isfinite(one.features).all() for one in heard):
         return failed(clip, ModelError("The model answered with NaN.", code="not-finite"), card)
@@ -91,10 +108,12 @@ def compose(
         weighed = by_length(heard, spans) if shares is None else shares
         scores = dict(zip(labels, weighed.tolist(), strict=True))
         text, confidence = max(scores.items(), key=lambda item: item[1])
-    else:
-        found = [find_failure(one.text, task, ended=one.ended) for one in heard]
+    if not labels or shares is not None:
+        # Labels chosen by what was said are no better than what was said.
+        found = [find_failure(one.text, "describe" if labels else task, ended=one.ended) for one in heard]
         # A window in which nothing was said is no failure where others have text.
-        failure = next((kind for kind in found if kind and (kind != "empty" or not text)), "")
+        said = any(one.text for one in heard)
+        failure = next((kind for kind in found if kind and (kind != "empty" or not said)), "")
     return Answer(
         clip_id=clip.id,
         text=text,

@@ -138,7 +138,7 @@ def load_part(name: str, folder: Path, kind: Any, what: str) -> Any:
     """
     try:
         return kind.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except Exception as error:  # whatever a library says about a file that it cannot read
         msg = f"The {what} of {name} cannot be read: {type(error).__name__}."
         hint = "Put tokenizer.json and preprocessor_config.json of the same model into the folder."
         if what == "tokenizer" and (folder / "tekken.json").is_file():

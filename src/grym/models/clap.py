@@ -25,6 +25,7 @@ from grym.models.checkpoint import Device, Precision, find_folder, load_network,
 from grym.models.gama.prompts import check_labels
 from grym.models.gama.windows import Span, split
 from grym.models.interface import Answer, AudioClip, Card, Level, Options
+from grym.models.licences import licence_class
 from grym.models.usable import refuse
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 FRAME_SECONDS: Final = 0.025
 TEXT_TOKENS: Final = 77  # longest text that published checkpoints were trained with
+PUBLISHED_LICENCE: Final = "Apache-2.0"  # of the checkpoints of LAION
 HEAD: Final = "This is a sound of {label}."
 
 
@@ -99,7 +101,7 @@ class Clap:
         self._options = options
         self._loaded: _Loaded | None = None
         self._known: Card | None = None
-        if options.max_seconds <= 0:
+        if not options.max_seconds > 0:  # NaN is not
             msg = f"max_seconds is {options.max_seconds}, and has to be positive."
             raise ConfigError(msg, code="bad-option", hint="The default is 600.")
         if "{label}" not in options.template:
@@ -267,6 +269,7 @@ class Clap:
         from grym.models.registry import revision_hash
 
         options = self._options
+        licence = self._spec.licence if self._spec.licence != "unknown" else PUBLISHED_LICENCE
         facts: dict[str, Any] = {
             "precision": loaded.rung.split("/")[0],
             "labels": options.labels,
@@ -281,11 +284,17 @@ class Clap:
             min_seconds=FRAME_SECONDS,
             max_seconds=options.max_seconds,
             languages=("en",),
-            licence=self._spec.licence,
+            licence=licence,
             feature_dim=int(loaded.network.config.projection_dim),
             parameters=sum(p.numel() for p in loaded.network.parameters()),
             rung=loaded.rung,
-            details={"architecture": "clap", "any_rate": True, "text_space": True, **facts},
+            details={
+                "architecture": "clap",
+                "any_rate": True,
+                "text_space": True,
+                "licence_class": licence_class(licence),
+                **facts,
+            },
         )
 
 

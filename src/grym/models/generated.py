@@ -45,7 +45,9 @@ class Recorder(LogitsProcessor):  # type: ignore[misc]
         if self._last is not None:
             self._keep(input_ids[:, -1])
         self._last = scores.float().log_softmax(-1)
-        return scores
+        # Nothing can be drawn from NaN, and the error would end the whole batch. What is recorded stays NaN.
+        broken = self._last.isnan().any(dim=-1, keepdim=True)
+        return scores.masked_fill(broken, 0.0)
 
     def finish(self, ids: torch.Tensor) -> torch.Tensor:
         """Log-probabilities of all new tokens, float32 ``shape = (B, new)``."""

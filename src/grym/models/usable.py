@@ -28,7 +28,10 @@ def refuse(clip: AudioClip, *, rate: int, least_samples: int, max_seconds: float
         ``not-mono``, ``wrong-rate``, ``too-short``, ``too-long``, ``not-finite`` or ``silent``.
     """
     if clip.samples.ndim != 1:
-        return AudioError(f"The clip has {clip.samples.shape[0]} channels, and one is wanted.", code="not-mono")
+        channels = f"{clip.samples.shape[0]} channels" if clip.samples.ndim else "a single number for samples"
+        return AudioError(f"The clip has {channels}, and one channel is wanted.", code="not-mono")
+    if clip.rate <= 0:
+        return AudioError(f"The clip has {clip.rate} Hz, which is no rate.", code="wrong-rate")
     if rate and clip.rate != rate:
         return AudioError(f"The clip has {clip.rate} Hz, the model wants {rate} Hz.", code="wrong-rate")
     if clip.samples.size < least_samples:

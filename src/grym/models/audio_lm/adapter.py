@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from grym.errors import ConfigError
-from grym.models.answers import Heard, answer_all, compose, weighted
+from grym.models.answers import Heard, answer_all, compose, confidence_of, unheard, weighted
 from grym.models.audio_lm.families import build_prompt, check_task, strip_opening
 from grym.models.checkpoint import Device, Precision, find_folder
 from grym.models.gama.prompts import check_labels, choose_instruction, choose_task
@@ -119,11 +119,11 @@ class AudioLm:
         self._loaded: Loaded | None = None
         self._known: Card | None = None
         for name in ("max_seconds", "prompt_tokens"):
-            if getattr(options, name) <= 0:
+            if not getattr(options, name) > 0:  # NaN is not
                 msg = f"{name} is {getattr(options, name)}, and has to be positive."
                 raise ConfigError(msg, code="bad-option", hint="The default is a good start.")
         for name in ("together", "temperature", "window_seconds"):
-            if getattr(options, name) < 0:
+            if not getattr(options, name) >= 0:
                 msg = f"{name} is {getattr(options, name)}, and must not be negative."
                 raise ConfigError(msg, code="bad-option", hint="The default is a good start.")
 
@@ -264,11 +264,28 @@ class AudioLm:
     def _answers(
         self, loaded: Loaded, asked: _Asked, windows: Sequence[npt.NDArray[np.float32]], seed: int
     ) -> list[Heard]:
-        from grym.models.audio_lm.network import embed_audio, embed_prompt, generate
+        from grym.models.audio_lm.network import embed_audio, embed_prompt
 
-        audio = [embed_audio(loaded, samples) for samples in windows]
-        features = [_mean(loaded, tokens, samples) for tokens, samples in zip(audio, windows, strict=True)]
+        every = [embed_audio(loaded, samples) for samples in windows]
+        usable = [bool(tokens.isfinite().all()) for tokens in every]
+        audio = [tokens for tokens, good in zip(every, usable, strict=True) if good]
+        heard = [samples for samples, good in zip(windows, usable, strict=True) if good]
+        features = [_mean(loaded, tokens, samples) for tokens, samples in zip(audio, heard, strict=True)]
         prompts = [embed_prompt(loaded, asked.before, tokens, asked.after) for tokens in audio]
+        found = iter(self._read_out(loaded, asked, prompts, features, seed) if prompts else [])
+        return [next(found) if good else unheard() for good in usable]
+
+    def _read_out(
+        self,
+        loaded: Loaded,
+        asked: _Asked,
+        prompts: Sequence[torch.Tensor],
+        features: Sequence[npt.NDArray[np.float32]],
+        seed: int,
+    ) -> list[Heard]:
+        """What the language model says to whole prompts."""
+        from grym.models.audio_lm.network import generate
+
         if asked.labels:
             return [_weigh(loaded, asked, prompt, vector) for prompt, vector in zip(prompts, features, strict=True)]
         said = generate(loaded, prompts, asked.new_tokens, temperature=self._options.temperature, seed=seed)
@@ -328,7 +345,7 @@ def _said(loaded: Loaded, asked: _Asked, one: Generated, vector: npt.NDArray[np.
         text = strip_opening(loaded.family, text)
     return Heard(
         text=text,
-        confidence=math.exp(min(0.0, one.log_probability)),
+        confidence=confidence_of(one.log_probability),
         tokens=len(one.ids),
         ended=one.ended,
         seconds=0.0,

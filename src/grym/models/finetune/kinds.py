@@ -226,11 +226,12 @@ class GamaKind:
     def example(self, samples: Samples, text: str) -> Example | None:
         """One window's spectrogram, prompt and answer; labels of the prompt do not count."""
         from grym.models.gama.frontend import log_mel
+        from grym.models.gama.generation import ends
         from grym.models.gama.loading import encode, encode_answer
 
         sizes = self.network.config.text_config
         prompt = encode(self._tokenizer, self._text, sizes.bos_token_id)
-        answer = [*encode_answer(self._tokenizer, self._text, text.strip()), sizes.eos_token_id]
+        answer = [*encode_answer(self._tokenizer, self._text, text.strip()), ends(sizes)[0]]
         room = sizes.max_position_embeddings - self.network.config.audio_tokens
         if not text.strip() or samples.size > self._longest or len(prompt) + len(answer) > room:
             return None

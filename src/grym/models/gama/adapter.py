@@ -16,11 +16,9 @@ in any batch.
 
 from __future__ import annotations
 
-import math
 import time
 import zlib
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -28,11 +26,12 @@ import numpy as np
 import numpy.typing as npt
 
 from grym.errors import ConfigError, GrymError
-from grym.models.answers import NOTHING, Heard, answer_all, compose, parts_of, weighted
+from grym.models.answers import NOTHING, Heard, answer_all, compose, confidence_of, parts_of, unheard, weighted
 from grym.models.gama.loading import Device, Precision  # noqa: TC001 - options are validated by their types
 from grym.models.gama.prompts import TASKS, Task, check_labels, choose_instruction, choose_task, fill
 from grym.models.gama.windows import Part, Span, split
 from grym.models.interface import Answer, AudioClip, Card, Level, Options
+from grym.models.licences import licence_class
 from grym.models.usable import refuse
 
 if TYPE_CHECKING:
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from grym.config import ModelSpec
     from grym.models.gama.loading import Loaded
 
+PUBLISHED_LICENCE = "Llama 2 Community Licence, research data"
 LEAST_NEW_TOKENS = 8  # room that a prompt must leave
 
 
@@ -61,8 +61,8 @@ class GamaOptions:
         preset: ``greedy``, or one of the published sampling settings, ``gama-benchmark`` and ``gama-demo``.
         classify_by: ``likelihood`` of each label, or ``caption``: describe, then take the label nearest in an
             embedding.
-        embedder: ``package.module:function`` from texts to vectors, for ``caption``; empty for the mean of the
-            language model's own token embeddings.
+        embedder: for ``caption``: ``clap:FOLDER``, the text tower of a CLAP model, or ``package.module:function``
+            from texts to vectors; empty compares word by word in the language model's own token embeddings.
         together: windows in one pass.
         max_seconds: longer clips are refused.
         seed: seed of presets that sample.
@@ -113,8 +113,9 @@ class Gama:
         self._options = options
         self._loaded: Loaded | None = None
         self._known: Card | None = None
+        self._embed: Callable[[Sequence[str]], npt.NDArray[np.float32]] | None = None
         for name in ("together", "max_seconds"):
-            if getattr(options, name) <= 0:
+            if not getattr(options, name) > 0:  # NaN is not
                 msg = f"{name} is {getattr(options, name)}, and has to be positive."
                 raise ConfigError(msg, code="bad-option", hint="The default is a good start.")
 
@@ -176,6 +177,7 @@ class Gama:
     def close(self) -> None:
         """Drop the weights."""
         self._loaded = None
+        self._embed = None
 
     def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Mean of the language model's token embeddings, float32 ``shape = (texts, width)``; a plain embedder."""
@@ -235,10 +237,11 @@ class Gama:
             started = time.perf_counter()
             with torch.inference_mode():
                 tokens, features = self._listen(loaded, [samples for samples, _ in group])
-                found = self._decode(loaded, asked, tokens, group[0][1])
+                usable = tokens.isfinite().flatten(1).all(dim=1)
+                found = iter(self._decode(loaded, asked, tokens[usable], group[0][1]) if usable.any() else [])
             each = (time.perf_counter() - started) / len(group)
-            for heard, vector in zip(found, features, strict=True):
-                yield replace(heard, seconds=each, features=vector)
+            for good, vector in zip(usable.tolist(), features, strict=True):
+                yield replace(next(found) if good else unheard(), seconds=each, features=vector)
 
     def _listen(
         self, loaded: Loaded, windows: Sequence[npt.NDArray[np.float32]]
@@ -272,7 +275,7 @@ class Gama:
         return [
             Heard(
                 text=str(loaded.tokenizer.decode(one.ids, skip_special_tokens=True)).strip(),
-                confidence=math.exp(min(0.0, one.log_probability)),
+                confidence=confidence_of(one.log_probability),
                 tokens=len(one.ids),
                 ended=one.ended,
                 seconds=0.0,
@@ -310,20 +313,13 @@ class Gama:
 
     def _shares(self, parts: Sequence[Part], asked: _Asked) -> npt.NDArray[np.float64]:
         """Share of each label for the whole clip by what was said about it, float64 ``shape = (labels,)``."""
-        from grym.models.gama.captions import nearest
+        from grym.models.gama.captions import nearest, nearest_by_words
 
-        return nearest(" ".join(part.text for part in parts), asked.labels, self._embedder())
-
-    def _embedder(self) -> Callable[[Sequence[str]], npt.NDArray[np.float32]]:
-        if not self._options.embedder:
-            return self.embed_texts
-        module, _, name = self._options.embedder.partition(":")
-        try:
-            found: Callable[[Sequence[str]], npt.NDArray[np.float32]] = getattr(import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            msg = f"There is no embedder {self._options.embedder!r}."
-            raise ConfigError(msg, code="no-embedder", hint="Write it as 'package.module:function'.") from error
-        return found
+        caption = " ".join(part.text for part in parts)
+        if self._embed is not None:
+            return nearest(caption, asked.labels, self._embed)
+        # As they stand in a sentence: the space in front belongs to a word's first token.
+        return nearest_by_words(caption, asked.labels, lambda words: self.embed_texts([f" {word}" for word in words]))
 
     def _refuse(self, clip: AudioClip) -> GrymError | None:
         from grym.models.gama.configuration import FRAME_SAMPLES, SAMPLE_RATE
@@ -341,15 +337,25 @@ class Gama:
             if not folder.is_dir():
                 msg = f"There is no model folder {path if bundled else folder.name!r}."
                 raise ConfigError(msg, code="no-model-folder", hint="Mend the option path of the model in grym.toml.")
-            self._loaded = load(self._spec.name, folder, self._options.precision, self._options.device)
-            self._known = self._describe(self._loaded)
+            revision = ""
+            if self._options.classify_by == "caption" and self._options.embedder:
+                from grym.models.gama.embedders import find_embedder
+
+                self._embed, revision = find_embedder(self._options.embedder, self._options.device)
+            loaded = load(
+                self._spec.name, folder, self._options.precision, self._options.device, self._options.together
+            )
+            self._known = self._describe(loaded, revision)
+            self._loaded = loaded
         return self._loaded
 
-    def _describe(self, loaded: Loaded) -> Card:
+    def _describe(self, loaded: Loaded, embedder: str) -> Card:
         from grym.models.gama.configuration import FRAME_SAMPLES, SAMPLE_RATE
         from grym.models.registry import revision_hash
 
         config, options = loaded.model.config, self._options
+        own = self._spec.licence
+        licence = PUBLISHED_LICENCE if own == "unknown" and config.stage else own
         facts: dict[str, Any] = {
             "precision": loaded.rung.split("/")[0],
             "task": options.task,
@@ -358,7 +364,7 @@ class Gama:
             "preset": options.preset,
             "seed": options.seed if options.preset != "greedy" else 0,
             "classify_by": options.classify_by,
-            "embedder": options.embedder,
+            "embedder": f"{options.embedder} {embedder}".strip(),
         }
         return Card(
             name=self._spec.name,
@@ -369,13 +375,14 @@ class Gama:
             min_seconds=FRAME_SAMPLES / SAMPLE_RATE,
             max_seconds=options.max_seconds,
             languages=("en",),
-            licence=self._spec.licence,
+            licence=licence,
             feature_dim=config.audio_config.hidden_size,
             parameters=sum(p.numel() for p in loaded.model.parameters()),
             rung=loaded.rung,
             details={
                 "architecture": "gama",
                 "stage": config.stage,
+                "licence_class": licence_class(licence),
                 "window_seconds": config.window_seconds,
                 "audio_tokens": config.audio_tokens,
                 **facts,

@@ -86,6 +86,10 @@ def convert(stage_file: Path, llama: Path, out: Path, *, stage: str = "", head_s
         raise ConfigError(msg, code="exists", hint="Give another folder, or remove this one.")
     state = read_stage(stage_file)
     mapped = check_names(state)
+    counted = [name for name in mapped.live if not state[name].is_floating_point()]
+    if counted:
+        msg = f"{len(counted)} weights are whole numbers, for example {_some(counted)}."
+        raise ModelError(msg, code="not-a-state-dict", hint="Give the pytorch_model.bin of stage 4 or 5.")
     checksum = digest(stage_file)
     stage = check_stage(stage, checksum)
     config = infer_config(state, read_json(llama / "config.json"), head_size=head_size, stage=stage)
@@ -94,19 +98,12 @@ def convert(stage_file: Path, llama: Path, out: Path, *, stage: str = "", head_s
     base = {name: keys.llama_name(name, config.lora_targets) for name in sources}
     given = {mapped.live[name]: tuple(state[name].shape) for name in mapped.live}
     given |= {ours: sources[name][1] for name, ours in base.items() if ours is not None}
-    expected = expected_shapes(config)
+    expected = _expected(config)
+    check_tokenizer(llama)
     check_complete(given, expected, {ours: name for name, ours in mapped.live.items()})
 
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    audio = {ours: state[name].contiguous() for name, ours in mapped.live.items()}
-    _write_shards(partial, audio, {name: ours for name, ours in base.items() if ours is not None}, files)
-    config.architectures = ["GamaModel"]
-    config.save_pretrained(partial)
-    for name in COMPANIONS:
-        if (llama / name).is_file():
-            shutil.copyfile(llama / name, partial / name)
     done = Conversion(
         folder=str(out),
         stage=stage,
@@ -117,9 +114,34 @@ def convert(stage_file: Path, llama: Path, out: Path, *, stage: str = "", head_s
         parameters=sum(map(math.prod, expected.values())),
     )
     facts = {**asdict(done), "folder": out.name, "dead": mapped.dead}
-    (partial / "conversion.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    partial.rename(out)
+    try:
+        partial.mkdir(parents=True)
+        audio = _apart({ours: state[name] for name, ours in mapped.live.items()})
+        _write_shards(partial, audio, {name: ours for name, ours in base.items() if ours is not None}, files)
+        config.architectures = ["GamaModel"]
+        config.save_pretrained(partial)
+        for name in COMPANIONS:
+            if (llama / name).is_file():
+                shutil.copyfile(llama / name, partial / name)
+        (partial / "conversion.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     return done
+
+
+def check_tokenizer(llama: Path) -> None:
+    """Look for a tokenizer before anything is written.
+
+    Raises:
+        ModelError: ``no-tokenizer``.
+    """
+    if not any((llama / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+        msg = f"{llama.name!r} holds no tokenizer."
+        raise ModelError(
+            msg, code="no-tokenizer", hint="Put tokenizer.json or tokenizer.model of the same model there."
+        )
 
 
 def check_names(state: Mapping[str, object]) -> keys.Mapped:
@@ -165,10 +187,8 @@ def infer_config(
     """Every size from the shapes of a stage file and the configuration of a Llama folder.
 
     Raises:
-        ModelError: ``missing-keys`` or ``not-llama``.
+        ModelError: ``missing-keys``, ``not-llama``, or ``wrong-config``: no network has these sizes.
     """
-    from grym.models.gama.configuration import GamaConfig
-
     if llama.get("model_type") != "llama":
         msg = f"The language model is of the type {llama.get('model_type')!r}, not 'llama'."
         raise ModelError(msg, code="not-llama", hint="GAMA stands on meta-llama/Llama-2-7b-chat-hf.")
@@ -177,11 +197,14 @@ def infer_config(
     asked = read("query_tokens", 2)
     layers = {int(m[1]): m[2] for name in state if (m := keys.LORA.search(name))}
     crossing = read.numbers("Qformer.bert.encoder.layer.", ".crossattention.")
+    if not 0 < patch <= MEL_BINS:
+        why = f"patches are {patch} wide, and there are {MEL_BINS} mel bins"
+        raise _wrong(why)
     rows = MEL_BINS // patch
     targets = sorted({m[2] for name in state if (m := keys.LORA.search(name))})
     first = min(layers, default=0)
-    return GamaConfig(
-        audio_config={
+    sizes: dict[str, Any] = {
+        "audio_config": {
             "num_mel_bins": MEL_BINS,
             "target_frames": read("audio_encoder.pos_embed_a", 1) // rows * patch,
             "patch_size": patch,
@@ -190,7 +213,7 @@ def infer_config(
             "num_attention_heads": width // head_size,
             "intermediate_size": read("audio_encoder.blocks_u.0.mlp.fc1.weight", 0),
         },
-        qformer_config={
+        "qformer_config": {
             "hidden_size": asked,
             "encoder_hidden_size": width,
             "num_hidden_layers": len(read.numbers("Qformer.bert.encoder.layer.", ".")),
@@ -198,30 +221,62 @@ def infer_config(
             "intermediate_size": read("Qformer.bert.encoder.layer.0.intermediate_query.dense.weight", 0),
             "cross_attention_frequency": crossing[1] if len(crossing) > 1 else 2,
         },
-        aggregator_config={
+        "aggregator_config": {
             "hidden_size": width,
             "num_hidden_layers": 2,
             "num_attention_heads": width // head_size,
             "intermediate_size": read("audio_aggregator_layer_1.intermediate.dense.weight", 0),
         },
-        text_config=_text_config(llama),
-        num_query_tokens=read("query_tokens", 1),
-        lora_rank=read(f"layers.{first}.self_attn.{targets[0]}.lora_A.default.weight", 0),
-        lora_alpha=PUBLISHED_ALPHA,
-        lora_targets=targets,
-        stage=stage,
-    )
+        "text_config": _text_config(llama),
+        "num_query_tokens": read("query_tokens", 1),
+        "lora_rank": read(f"layers.{first}.self_attn.{targets[0]}.lora_A.default.weight", 0),
+        "lora_alpha": PUBLISHED_ALPHA,
+        "lora_targets": targets,
+        "stage": stage,
+    }
+    return _config(sizes)
 
 
-def expected_shapes(config: GamaConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the parameters of a model of these sizes; no memory is taken."""
-    import torch
+def _config(sizes: Mapping[str, Any]) -> GamaConfig:
+    from grym.models.gama.checking import problems
+    from grym.models.gama.configuration import GamaConfig
 
-    from grym.models.gama.modeling import GamaModel
+    try:
+        config = GamaConfig(**sizes)
+        found = next(problems(config), "")
+    except Exception as error:
+        why = f"the libraries refuse them ({type(error).__name__})"
+        raise _wrong(why) from error
+    if found:
+        raise _wrong(found)
+    return config
 
-    with torch.device("meta"):
-        model = GamaModel(config)
-    return {name: tuple(value.shape) for name, value in model.named_parameters()}
+
+def _expected(config: GamaConfig) -> dict[str, tuple[int, ...]]:
+    from grym.models.gama.checking import expected_shapes
+
+    try:
+        return expected_shapes(config)
+    except Exception as error:
+        why = f"the libraries refuse them ({type(error).__name__})"
+        raise _wrong(why) from error
+
+
+def _wrong(why: str) -> ModelError:
+    msg = f"No model has the sizes of the stage file and the Llama folder: {why}."
+    return ModelError(msg, code="wrong-config", hint="Check config.json of the Llama folder; is either file damaged?")
+
+
+def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors that can be written: each with a memory of its own, which files of other makers need not have."""
+    owned: set[int] = set()
+    apart = {}
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        shared = storage.data_ptr() in owned or storage.nbytes() != tensor.nbytes or not tensor.is_contiguous()
+        owned.add(storage.data_ptr())
+        apart[name] = tensor.detach().contiguous().clone() if shared else tensor.detach()
+    return apart
 
 
 def check_complete(
@@ -279,8 +334,12 @@ def _text_config(llama: Mapping[str, Any]) -> dict[str, Any]:
     known = {name: value for name, value in llama.items() if name not in {"_name_or_path", "transformers_version"}}
     return {
         **known,
-        **{name: i if llama.get(name) is None or llama[name] < 0 else llama[name] for name, i in ids.items()},
+        **{name: i if _unset(llama.get(name)) else llama[name] for name, i in ids.items()},
     }
+
+
+def _unset(token: Any) -> bool:
+    return token is None or (isinstance(token, int) and token < 0)
 
 
 def _write_shards(

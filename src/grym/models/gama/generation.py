@@ -53,7 +53,7 @@ def generate(
         **{name: value for name, value in chosen.items() if name != "repetition_penalty"},
         max_new_tokens=max_new_tokens,
         bos_token_id=text.bos_token_id,
-        eos_token_id=text.eos_token_id,
+        eos_token_id=list(ends(text)),
         pad_token_id=_padding(text),
     )
     ids, mask = left_padded(prompts, _padding(text), model.device)
@@ -62,9 +62,7 @@ def generate(
         torch.manual_seed(seed)
         new = model.generate(audio, ids, mask, settings, _processors(recorder, chosen))
     scores = recorder.finish(new)
-    return [
-        cut_at_end(row, score, {text.eos_token_id}) for row, score in zip(new.tolist(), scores.tolist(), strict=True)
-    ]
+    return [cut_at_end(row, score, ends(text)) for row, score in zip(new.tolist(), scores.tolist(), strict=True)]
 
 
 @torch.inference_mode()
@@ -99,7 +97,7 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -
 def _score_some(
     model: GamaModel, audio: torch.Tensor | None, prompt: Sequence[int], texts: Sequence[Sequence[int]]
 ) -> list[float]:
-    llama, end = model.language_model, model.config.text_config.eos_token_id
+    llama, end = model.language_model, ends(model.config.text_config)[0]
     ids, mask = left_padded([prompt], 0, model.device)
     given = model.sequence(audio, ids, mask)
     begun = llama.model(inputs_embeds=given.embeddings, attention_mask=given.mask, use_cache=True)
@@ -134,5 +132,15 @@ def _processors(recorder: Recorder, preset: Mapping[str, Any]) -> LogitsProcesso
     return LogitsProcessorList([recorder, *penalties])
 
 
+def ends(text: Any) -> tuple[int, ...]:
+    """Tokens that end a text; the first is what training and likelihoods put there.
+
+    Args:
+        text: configuration of the language model, whose ``eos_token_id`` is a number or several.
+    """
+    named = text.eos_token_id
+    return tuple(named) if isinstance(named, list | tuple) else (int(named),)
+
+
 def _padding(text: Any) -> int:
-    return int(text.pad_token_id if text.pad_token_id is not None else text.eos_token_id)
+    return int(text.pad_token_id if text.pad_token_id is not None else ends(text)[0])

@@ -43,14 +43,23 @@ class Loaded:
     files: tuple[Path, ...]
 
 
-def load(name: str, folder: Path, precision: Precision, device: Device) -> Loaded:
+def load(name: str, folder: Path, precision: Precision, device: Device, together: int = 1) -> Loaded:
     """Read a folder that ``convert-gama`` or ``save_pretrained`` wrote.
+
+    Args:
+        name: registered name.
+        folder: in Hugging Face form.
+        precision: rung of the language model.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        together: windows in one pass, whose key-value caches need memory.
 
     Raises:
         ConfigError: the folder is none, or the rung cannot be had here.
         ModelError: the weights are broken, incomplete or do not fit the configuration.
         ResourceError: there is not enough memory; said before anything is loaded.
     """
+    from grym.models.gama.checking import check_weights, read_config
+
     said = read_json(folder / "config.json").get("model_type")
     if said != "gama":
         msg = f"{name} is a model of the type {said!r}, not 'gama'."
@@ -58,7 +67,10 @@ def load(name: str, folder: Path, precision: Precision, device: Device) -> Loade
     weights = weight_files(folder)
     place, remark = choose_device(device)
     rung = choose_precision(precision, place)
-    memory.check(name, memory.needed_bytes(weights), rung, place, memory.free_bytes(place))
+    config = read_config(name, folder)
+    check_weights(name, config, weights)
+    needed = memory.needed_bytes(weights, memory.cache_numbers(config, together))
+    memory.check(name, needed, rung, place, memory.free_bytes(place))
     model = _read(name, folder, rung, place)
     tokenizer = _tokenizer(name, folder)
     if len(tokenizer) > model.config.text_config.vocab_size:
@@ -95,7 +107,6 @@ def choose_precision(asked: Precision, device: str) -> str:
 
 def _read(name: str, folder: Path, rung: str, device: str) -> GamaModel:
     import transformers
-    from safetensors import SafetensorError
 
     from grym.models.gama.modeling import GamaModel
 
@@ -105,7 +116,7 @@ def _read(name: str, folder: Path, rung: str, device: str) -> GamaModel:
         model, info = GamaModel.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **_arguments(rung)
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # whatever a library says about a folder that it cannot read
         msg = f"{name} cannot be loaded as a GAMA model: {type(error).__name__}."
         raise ModelError(msg, code="not-a-gama-checkpoint", hint="Convert or train it again.") from error
     problems = [str(key) for kind in ("missing_keys", "unexpected_keys") for key in sorted(info[kind])]
@@ -141,7 +152,7 @@ def _tokenizer(name: str, folder: Path) -> Any:
 
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # whatever a library says about a file that it cannot read
         msg = f"The tokenizer of {name} cannot be read: {type(error).__name__}."
         raise ModelError(msg, code="no-tokenizer", hint="Put tokenizer.json into the model's folder.") from error
 

@@ -5,6 +5,7 @@ Knows nothing about tokenizers or audio.
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from grym.errors import ConfigError
@@ -55,22 +56,36 @@ def choose_instruction(task: str, prompt: str, defaults: Mapping[str, str]) -> s
         defaults: instructions of the checkpoint, which go before those of this module.
 
     Raises:
-        ConfigError: ``empty-prompt``: nothing but white space, or a question that was not given.
+        ConfigError: ``empty-prompt``: nothing that can be seen, or a question that was not given.
     """
     instruction = prompt or defaults.get(task) or INSTRUCTIONS[task]
-    if not instruction.strip():
+    if is_blank(instruction):
         msg = "The prompt is empty." if prompt or task != "question" else "The task 'question' needs a question."
         raise ConfigError(msg, code="empty-prompt", hint="Give the option prompt, for example 'What is heard?'.")
     return instruction.strip()
+
+
+def is_blank(text: str) -> bool:
+    r"""Whether nothing of a text can be seen: white space, and marks without width only.
+
+    Example:
+        >>> is_blank(" \\u200b\\n"), is_blank("a")
+        (True, False)
+    """
+    return all(letter.isspace() or unicodedata.category(letter) == "Cf" for letter in text)
 
 
 def check_labels(labels: Sequence[str]) -> tuple[str, ...]:
     """Labels without white space around them.
 
     Raises:
-        ConfigError: ``no-labels``, ``empty-label`` or ``duplicate-labels``.
+        ConfigError: ``bad-labels`` (one text instead of several), ``no-labels``, ``empty-label`` or
+            ``duplicate-labels``.
     """
-    clean = tuple(label.strip() for label in labels)
+    if isinstance(labels, str):
+        msg = f"Labels are one text, {labels[:40]!r}; a sequence of texts is wanted."
+        raise ConfigError(msg, code="bad-labels", hint="Give a tuple, for example ('bell', 'rain').")
+    clean = tuple("" if is_blank(label) else label.strip() for label in labels)
     if not clean:
         msg = "The task 'classify' needs labels, and none were given."
         raise ConfigError(msg, code="no-labels", hint="Give the option labels, for example ['bell', 'rain'].")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import pickle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from grym.errors import ConfigError, ModelError
 from grym.models.registry import PICKLED
@@ -19,13 +20,21 @@ if TYPE_CHECKING:
 
     import torch
 
+HEADER_BYTES: Final = 100_000_000  # the limit of the format itself
+# Bytes of each element, by the format's names.
+WIDTHS: Final[Mapping[str, int]] = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2, "U32": 4,
+    "I32": 4, "F32": 4, "U64": 8, "I64": 8, "F64": 8, "C64": 8,
+}  # fmt: skip
+
 
 def read_stage(file: Path) -> dict[str, torch.Tensor]:
     """Tensors of a stage file, ``pytorch_model.bin`` or safetensors.
 
     Raises:
         ConfigError: ``no-file``.
-        ModelError: ``pickled-code`` (it holds more than tensors), ``broken-file``, ``not-a-state-dict``.
+        ModelError: ``pickled-code`` (it holds more than tensors), ``broken-file``, ``not-a-state-dict`` (names and
+            dense tensors of real numbers are wanted), ``not-finite``.
     """
     import torch
 
@@ -40,12 +49,14 @@ def read_stage(file: Path) -> dict[str, torch.Tensor]:
         msg = f"{file.name} holds pickled code or objects; only tensors are read."
         hint = "Do not open it otherwise: get the file again from whoever published it, and compare checksums."
         raise ModelError(msg, code="pickled-code", hint=hint) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # flipped bytes end the reader in whatever way they lead it
         raise _broken(file) from error
-    if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and isinstance(v, torch.Tensor) for name, v in found.items()
+    ):
         msg = f"{file.name} is not a mapping from names to tensors."
         raise ModelError(msg, code="not-a-state-dict", hint="Give the pytorch_model.bin of stage 4 or 5.")
-    return found
+    return {name: _usable(file, name, tensor) for name, tensor in found.items()}
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -56,7 +67,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         msg = f"{file.name} of {file.parent.name!r} cannot be read as JSON."
         hint = "Give a folder in Hugging Face form, with config.json."
         raise ConfigError(msg, code="not-a-checkpoint", hint=hint) from error
@@ -100,14 +111,32 @@ def shapes(file: Path) -> Mapping[str, tuple[str, tuple[int, ...]]]:
     try:
         with file.open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(size)) if size < file.stat().st_size else None
+            header = json.loads(stream.read(size)) if size < min(file.stat().st_size, HEADER_BYTES) else None
         entries = {name: entry for name, entry in (header or {}).items() if name != "__metadata__"}
-        end = max(entry["data_offsets"][1] for entry in entries.values())
+        end = max(_end(entry) for entry in entries.values())
         if file.stat().st_size != 8 + size + end:
             raise _broken(file)
         return {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    # Deep nesting ends the parser with a RecursionError; the rest are entries that are none.
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise _broken(file) from error
+
+
+def _end(entry: Mapping[str, Any]) -> int:
+    """Where the bytes of a tensor end, if type, shape and place fit together.
+
+    Raises:
+        ValueError: they do not.
+    """
+    first, last = entry["data_offsets"]
+    shape = entry["shape"]
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in (*shape, first, last)):
+        msg = "shape and data_offsets are lists of natural numbers"
+        raise ValueError(msg)
+    if last - first != math.prod(shape) * WIDTHS[entry["dtype"]]:
+        msg = "type and shape need another number of bytes"
+        raise ValueError(msg)
+    return int(last)
 
 
 def digest(file: Path) -> str:
@@ -120,7 +149,24 @@ def _all_tensors(file: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     shapes(file)
-    return load_file(file)
+    try:
+        found = load_file(file)
+    except Exception as error:
+        raise _broken(file) from error
+    return {name: _usable(file, name, tensor) for name, tensor in found.items()}
+
+
+def _usable(file: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that may become a weight; constants that nothing depends on may be integers."""
+    import torch
+
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_complex():
+        msg = f"{name[:80]} in {file.name} is no dense tensor of real numbers."
+        raise ModelError(msg, code="not-a-state-dict", hint="Give the pytorch_model.bin of stage 4 or 5.")
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        msg = f"{name[:80]} in {file.name} holds NaN or infinite weights."
+        raise ModelError(msg, code="not-finite", hint="Its training diverged, or the file is damaged: get another.")
+    return tensor
 
 
 def _broken(file: Path) -> ModelError:

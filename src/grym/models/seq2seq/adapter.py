@@ -27,6 +27,7 @@ from grym.models.checkpoint import Device, Precision, find_folder
 from grym.models.failures import find_failure
 from grym.models.gama.windows import Span, split
 from grym.models.interface import Answer, AudioClip, Card, Level, Options, Segment
+from grym.models.licences import licence_class
 from grym.models.seq2seq.stitch import Word, overlapping, shifted, stitch
 from grym.models.usable import refuse
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from grym.errors import AudioError
     from grym.models.seq2seq.network import Loaded, Times, Transcript
 
+PUBLISHED_LICENCES = {"whisper": "Apache-2.0", "moonshine": "MIT", "speech_to_text": "MIT"}  # of their makers
 FRAME_SAMPLES = 400  # 25 ms
 _ORDER = ("none", "segments", "words")
 
@@ -91,7 +93,7 @@ class Seq2Seq:
         self._options = options
         self._loaded: Loaded | None = None
         self._known: Card | None = None
-        for name, wrong in (("max_seconds", options.max_seconds <= 0), ("together", options.together < 0)):
+        for name, wrong in (("max_seconds", not options.max_seconds > 0), ("together", options.together < 0)):
             if wrong:
                 msg = f"{name} is {getattr(options, name)}, which is too little."
                 raise ConfigError(msg, code="bad-option", hint="The default is a good start.")
@@ -266,6 +268,8 @@ class Seq2Seq:
             "overlap_seconds": options.overlap_seconds,
         }
         rate = int(loaded.extractor.sampling_rate)
+        own = self._spec.licence
+        licence = own if own != "unknown" else PUBLISHED_LICENCES.get(loaded.kind, own)
         return Card(
             name=self._spec.name,
             revision=revision_hash(loaded.files, facts),
@@ -275,11 +279,16 @@ class Seq2Seq:
             min_seconds=FRAME_SAMPLES / rate,
             max_seconds=options.max_seconds,
             languages=loaded.languages or ("en",),
-            licence=self._spec.licence,
+            licence=licence,
             feature_dim=int(loaded.network.config.hidden_size),
             parameters=sum(p.numel() for p in loaded.network.parameters()),
             rung=loaded.rung,
-            details={"architecture": loaded.kind, "window_seconds": loaded.window_seconds, **facts},
+            details={
+                "architecture": loaded.kind,
+                "window_seconds": loaded.window_seconds,
+                "licence_class": licence_class(licence),
+                **facts,
+            },
         )
 
 
