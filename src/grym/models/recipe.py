@@ -220,7 +220,7 @@ def mini_stages(
 
     The first hears synthetic voices alone, so that what it knows about speech does not lean on a few people; the
     second hears them in a hurry and cut tightly. The third adds real speech, cut by its level as recordings often are;
-    the fourth and the fifth settle on a mixture with more strings.
+    the others settle on a mixture with more strings.
 
     Args:
         seed: seed of everything that is drawn.
@@ -283,4 +283,14 @@ def mini_stages(
         string_share=0.75,
         start_from=fourth.key,
     )
-    return first, second, third, fourth, fifth
+    sixth = dataclasses.replace(
+        fifth,
+        steps=steps(450),
+        seed=seed + 5,
+        learning_rate=6e-4,
+        fsdd_share=0.3,
+        recorded_share=0.2 if voices else 0.0,
+        string_share=0.8,
+        start_from=fifth.key,
+    )
+    return first, second, third, fourth, fifth, sixth
