@@ -34,6 +34,7 @@ class Limits:
 
     Attributes:
         memory_mb: data that it may have, with :data:`RESERVED_MB` on top: an allocation beyond it fails.
+        release_mb: resident memory beyond which it gives back what it can after a request.
         cpu_seconds: processor time of one request, whole seconds, all threads together; SIGXCPU ends it.
         open_files: descriptors.
         file_mb: largest file that it may write.
@@ -42,6 +43,7 @@ class Limits:
     """
 
     memory_mb: float = 0.0
+    release_mb: float = 0.0
     cpu_seconds: float = 0.0
     open_files: int = 0
     file_mb: float = 0.0
