@@ -232,7 +232,7 @@ def unpack_card(item: object) -> Card:
     Raises:
         ModelError: ``garbled-answer``: not a card.
     """
-    if not isinstance(item, dict):
+    if not isinstance(item, dict) or isinstance(item.get("tasks"), str) or isinstance(item.get("languages"), str):
         garbled("no card")
     try:
         card = Card(**{**item, "tasks": tuple(item["tasks"]), "languages": tuple(item.get("languages", ()))})

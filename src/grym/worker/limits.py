@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from grym.worker import landlock
+from grym.worker import landlock, privileges
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +38,7 @@ class Limits:
         cpu_seconds: processor time of one request, whole seconds, all threads together; SIGXCPU ends it.
         open_files: descriptors.
         file_mb: largest file that it may write.
-        confine: whether it is confined to ``writable``, see :mod:`grym.worker.landlock`.
+        confine: whether it is confined to ``writable``, see :mod:`grym.worker.landlock`, without root's rights.
         writable: files and folders that it may write to.
     """
 
@@ -87,6 +87,7 @@ class Limits:
             Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="ascii")
         if self.confine:
             kept += landlock.confine([Path(place) for place in self.writable])
+            kept += ["privileges"] if privileges.drop() else []
         return kept
 
     def begin(self) -> None:
