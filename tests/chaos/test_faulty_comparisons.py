@@ -26,6 +26,8 @@ SCRIPT = {"*": "one two", "least": 6, "times": 1}
 # What a row of `attempts` has to say. What may pass is tried again; what does not is asked clip by clip at once.
 AGAIN, APART = "retry", "split"
 FAULTS = {
+    "leak": ("", ""),  # 40 MB once, and one slow call: within what a process may take, so nothing has to be tried again
+    "slow": ("", ""),
     "crash": ("worker", AGAIN),
     "exit": ("worker", AGAIN),
     "abort": ("worker", AGAIN),
@@ -95,7 +97,8 @@ def test_a_model_that_breaks_once(deed: str, whole: Case, folder: Path, prefect_
     category, action = FAULTS[deed]
     store = Store(case.home)
     tries = store.read("attempts")
-    assert tries.select("arm", "attempt", "category", "action").rows() == [("a", 1, category, action)]
+    told = [("a", 1, category, action)] if category else []
+    assert tries.select("arm", "attempt", "category", "action").rows() == told
     assert "secret" not in json.dumps(tries["message"].to_list())
     outcomes = store.read("outcomes")
     assert outcomes.filter(pl.col("status") == "ok").height == outcomes.height == 24
@@ -104,7 +107,7 @@ def test_a_model_that_breaks_once(deed: str, whole: Case, folder: Path, prefect_
     for name in ("outcomes", "words", "comparisons", "clips"):
         assert left[name].equals(right[name]), name
     assert features(case.home) == features(whole.home)
-    if action == AGAIN:
+    if action != APART:
         assert_same(case.home, whole.home)
     assert_finished(case.home)
 

@@ -50,7 +50,8 @@ def write_settings(folder: Path, models: dict[str, dict[str, Any]], extra: str =
     """A grym.toml with fake models and a home of its own."""
     lines = ["[worker]", "threads = 1", extra]
     for name, script in models.items():
-        fields = {"script": json.dumps(script), **script.pop("options", {})}
+        own = script.pop("options", {})
+        fields = {"script": json.dumps(script), **own}
         options = ", ".join(f"{key} = {json.dumps(value)}" for key, value in fields.items())
         lines += [f"[models.{name}]", 'adapter = "fake"', f"options = {{ {options} }}"]
         lines += ["breaker = { max_failures = 2, reset_timeout = 0.2 }"]

@@ -455,3 +455,12 @@ def test_a_part_of_a_request_waits_for_a_back_off(tmp_path: Path) -> None:
     with pytest.raises(WorkerError):
         member.process(clips(), Options(), 5.0)
     member.close()
+
+
+def test_a_model_that_fails_with_every_clip_is_not_asked_about_each(bench: Any) -> None:
+    """Three clips that fail one by one are enough; the others are not tried, and that is one failure."""
+    made = bench(scripts={"a": DOWN, "b": GOOD})
+    assert {one.served_by for one in made.route.ask(clips(*"0123456789abcdef"))} == {"b"}
+    assert made.models["a"].calls == 8  # 16, 8, 4, 2, 1, 1, 2, 1
+    assert made.states.circuit("a", "process_audio").failures == 1
+    assert made.rows("attempts").height == 8

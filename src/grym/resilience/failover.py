@@ -52,6 +52,9 @@ OPERATION: Final = "process_audio"
 LEAST_SECONDS: Final = 0.01  # with less than that nobody is asked any more
 # What another model would refuse as well.
 FINAL: Final = frozenset({Category.AUDIO, Category.MANIFEST})
+# So many clips that fail one by one while none is answered are enough to see that it is the model.
+HOPELESS: Final = 3
+NOT_ASKED: Final = "not_asked"
 REVIVED: Final = frozenset({Category.WORKER, Category.DEADLINE, Category.RESOURCE})
 
 Judge: TypeAlias = Callable[[str, "pd.DataFrame", str], Judgement]
@@ -169,7 +172,8 @@ class _Request:
         for clip_id, error in errors.items():
             # Of several clips that were not answered in time, most only waited for one.
             alone = len(self.clips) == 1 or error.category != Category.DEADLINE
-            if alone and blames_model(error) and error.category != Category.QUALITY:
+            judged = NOT_ASKED not in error.metadata and error.category != Category.QUALITY
+            if alone and judged and blames_model(error):
                 self.failed_by.setdefault(clip_id, set()).add(model)
 
 
@@ -324,15 +328,25 @@ class Route:
         """One model's answers to the open clips, tried again and in parts as the strategies say."""
         model, until = entry.model, time.monotonic() + seconds
         member = self._members[model]
+        failed, answered = list[GrymError](), False  # clips that failed by themselves
 
         def ask(ids: Sequence[str]) -> list[Answer]:
+            nonlocal answered
+            if len(failed) >= HOPELESS and not answered:
+                record = failed[-1].record()
+                raise GrymError.from_record(replace(record, metadata={**record.metadata, NOT_ASKED: True}))
             left = until - time.monotonic()
             if left < LEAST_SECONDS:
                 msg = f"{model!r} gave no answer within {seconds:.3g} s, in all its tries."
                 raise DeadlineError(msg, retryable=False)
             clips = [request.clips[clip_id] for clip_id in ids]
             part = len(clips) < len(request.open)  # of a request that ended the process: it may be started again soon
-            answers = member.process(clips, request.options, left, request.priority, patient=part)
+            try:
+                answers = member.process(clips, request.options, left, request.priority, patient=part)
+            except GrymError as error:
+                failed.extend([error] if len(clips) == 1 and blames_model(error) else [])
+                raise
+            answered = answered or any(answer.error is None for answer in answers)
             if (error := _all_failed(answers)) is not None:
                 self._tell(model, request, Attempt(1, len(clips), error, "give up"))  # each clip has its own error
             return answers
@@ -394,6 +408,8 @@ class Route:
         """A row for every try that failed, and for the one that went well after others."""
         error = attempt.error
         if isinstance(error, UnavailableError):  # it was not tried; the row of the request says so
+            return
+        if error is not None and NOT_ASKED in error.metadata:
             return
         known: dict[str, Any] = {"category": "", "code": "", "message": "", "retryable": False, "worker_pid": 0}
         if error is not None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 THREADS: Final = 4  # calls of one model at once, if nobody says otherwise; a worker answers one after the other
 LEAST_SECONDS: Final = 0.001
+PATIENT_SECONDS: Final = 2.0  # longest wait for a process that may not be started yet
 SOON: Final = 0.002  # after a back-off is over, which is told in whole milliseconds
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ class Member:
 
         def ask() -> list[Answer]:
             worker = self.worker
-            self._started(worker, until if patient else 0.0)
+            self._started(worker, min(until, time.monotonic() + PATIENT_SECONDS) if patient else 0.0)
             left = until - time.monotonic()
             if left <= LEAST_SECONDS:  # nobody waits any more; but it is warm for the next one
                 raise self._too_late(seconds)
@@ -171,7 +172,7 @@ class Member:
     def _start(self) -> None:
         try:
             with suppress(GrymError):
-                self.worker.start()
+                self._started(self.worker, time.monotonic() + PATIENT_SECONDS)
         finally:
             with self._lock:
                 self._reviving = False

@@ -105,6 +105,7 @@ class Worker:
         self._answered = 0  # by this child
         self._first_mb = self._usual_mb = 0.0
         self._vain_ends = 0
+        self._held_mb, self._grown = 0.0, (0.0, 0.0)
 
     def __enter__(self) -> Self:
         """Start the child."""
@@ -325,17 +326,20 @@ class Worker:
         """End a child that leaked until it is nearly full, before a call fails; the next call starts a new one.
 
         What it needs is no leak: what its first calls left behind is taken for usual, and a model whose processes
-        are full again and again after a few calls is left alone until a call fails.
+        are full again and again after a few calls is left alone while it does not go on growing.
         """
         held = self.resident_mb
         self._answered += 1
+        self._grown = (self._grown[1], held - self._held_mb)
+        self._held_mb = held
         self._first_mb = self._first_mb or held
         if self._answered <= USUAL_CALLS:
             self._usual_mb = max(self._usual_mb, held)
             return
         usual = self._usual_mb
         if self.memory_mb > usual and held - usual > FULL_SHARE * (self.memory_mb - usual):
-            if self._vain_ends >= VAIN_ENDS:
+            # It grew with each of the last two calls, and would be too large with one more: that is a leak after all.
+            if self._vain_ends >= VAIN_ENDS and held + min(self._grown) <= self.memory_mb:
                 return
             self._vain_ends = self._vain_ends + 1 if self._answered <= FEW_CALLS else 0
             log.warning(
@@ -397,6 +401,7 @@ class Worker:
         self._child = ChildProcess(self._scratch, log, self._limits.threads, self._cache, self._guard)
         self._started += 1
         self._answered = 0
+        self._held_mb, self._grown = 0.0, (0.0, 0.0)
         self._first_mb = self._usual_mb = 0.0
         data = {"spec": self.spec.model_dump(mode="json"), "plugins": self._plugins, **self._child.offer()}
         try:
