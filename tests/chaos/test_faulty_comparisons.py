@@ -73,7 +73,8 @@ def _write(case: Case, deed: str) -> Case:
     shutil.copy(ROOT / "tests" / "faulty_models.py", plugins / "tests_faulty.py")
     state = case.project.folder / "faults"
     case.project.models(
-        worker="call_seconds = 8\ncall_seconds_per_audio_second = 0",
+        # The model counts in a file of the test's.
+        worker="call_seconds = 8\ncall_seconds_per_audio_second = 0\nconfine = false",
         left={"script": json.dumps({**SCRIPT, "deed": deed}), "state": str(state), "error_rate": 0.2},
         right={"script": json.dumps({"*": "one three"}), "error_rate": 0.3, "seed": 4},
     )

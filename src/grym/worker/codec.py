@@ -278,8 +278,14 @@ def unpack_error(details: object) -> GrymError:
             metadata = {
                 _text(key): _text(value) if isinstance(value, str) else value for key, value in record.metadata.items()
             }
-            changes = {"code": _text(record.code), "message": _text(record.message), "hint": _text(record.hint)}
-            return GrymError.from_record(dataclasses.replace(record, metadata=metadata, **changes))
+            record = dataclasses.replace(
+                record,
+                code=_text(record.code),
+                message=_text(record.message),
+                hint=_text(record.hint),
+                metadata=metadata,
+            )
+            return GrymError.from_record(record)
     except TypeError:
         pass
     msg = "The worker reported an error in a form nobody knows."
