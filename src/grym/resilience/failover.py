@@ -343,8 +343,8 @@ class Route:
             part = len(clips) < len(request.open)  # of a request that ended the process: it may be started again soon
             try:
                 answers = member.process(clips, request.options, left, request.priority, patient=part)
-            except GrymError as error:
-                failed.extend([error] if len(clips) == 1 and blames_model(error) else [])
+            except GrymError as raised:
+                failed.extend([raised] if len(clips) == 1 and blames_model(raised) else [])
                 raise
             answered = answered or any(answer.error is None for answer in answers)
             if (error := _all_failed(answers)) is not None:
