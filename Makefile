@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export TQDM_DISABLE = 1
 export GX_ANALYTICS_ENABLED = false
 
-.PHONY: deploy run test lint unit chaos fuzz bench ui train doctor corpus clean help
+.PHONY: deploy run test lint unit chaos kills guided fuzz bench ui train doctor corpus clean help
 
 help:
 	@echo "make run    compare two models on the bundled corpus"
@@ -15,6 +15,7 @@ help:
 	@echo "make deploy put pools, limits and deployments on the Prefect server"
 	@echo "make test   everything that has to hold: linters, types, tests, coverage"
 	@echo "make chaos  kills, full disks and floods, for real: long"
+	@echo "make kills  comparisons killed at 100 random moments, and 10 with the bundled models: hours"
 	@echo "make fuzz   broken inputs by the million for protocol, manifests and decoder: long"
 	@echo "make bench  measure speed and memory beside what was promised: rates at 10 000 replicates; quiet machine, about 40 minutes"
 	@echo "make train  train wav2vec2-mini and gama-mini (espeak-ng; GRYM_FSDD for real speech)"
@@ -43,8 +44,17 @@ unit: $(STAMP)
 	-$(BIN)/coverage combine --quiet   # a killed process leaves a broken file; the report judges the rest
 	$(BIN)/coverage report
 
-chaos: $(STAMP)
+chaos: $(STAMP) guided
 	$(BIN)/python -m pytest -m chaos -n 1 --durations 12 -o junit_family=legacy --junitxml var/chaos.xml
+
+# atheris has wheels for some systems only: where there is none, seeded inputs are used.
+guided: $(STAMP)
+	@$(BIN)/python -c "import atheris" 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --only-binary atheris --editable '.[dev,fuzz]' 2>/dev/null || echo "no wheel of atheris for this system: seeded inputs only"
+
+kills: export GRYM_KILLS = 100
+kills: export GRYM_KILLS_REAL = 10
+kills: $(STAMP)
+	$(BIN)/python -m pytest -m chaos -n 1 tests/chaos/test_many_kills.py -o junit_family=legacy --junitxml var/kills.xml
 
 fuzz: $(STAMP)
 	$(BIN)/python -m benchmarks.fuzz --protocol 1000000 --manifest 1000000 --audio 100000
@@ -53,7 +63,7 @@ bench: $(STAMP)
 	@PYTHONPATH=. $(BIN)/python -m benchmarks --json var/benchmarks.json
 
 # Tests run beside each other: threads that spin while they wait would take the cores from the others.
-test unit chaos: export OMP_WAIT_POLICY = PASSIVE
+test unit chaos kills: export OMP_WAIT_POLICY = PASSIVE
 
 ui: $(STAMP)
 	@$(BIN)/python -m flows ui

@@ -26,6 +26,8 @@ SCRIPT = {"*": "one two", "least": 6, "times": 1}
 # What a row of `attempts` has to say. What may pass is tried again; what does not is asked clip by clip at once.
 AGAIN, APART = "retry", "split"
 FAULTS = {
+    "leak": ("", ""),  # 40 MB once, and one slow call: within what a process may take, so nothing has to be tried again
+    "slow": ("", ""),
     "crash": ("worker", AGAIN),
     "exit": ("worker", AGAIN),
     "abort": ("worker", AGAIN),
@@ -71,7 +73,8 @@ def _write(case: Case, deed: str) -> Case:
     shutil.copy(ROOT / "tests" / "faulty_models.py", plugins / "tests_faulty.py")
     state = case.project.folder / "faults"
     case.project.models(
-        worker="call_seconds = 8\ncall_seconds_per_audio_second = 0",
+        # The model counts in a file of the test's.
+        worker="call_seconds = 8\ncall_seconds_per_audio_second = 0\nconfine = false",
         left={"script": json.dumps({**SCRIPT, "deed": deed}), "state": str(state), "error_rate": 0.2},
         right={"script": json.dumps({"*": "one three"}), "error_rate": 0.3, "seed": 4},
     )
@@ -95,7 +98,8 @@ def test_a_model_that_breaks_once(deed: str, whole: Case, folder: Path, prefect_
     category, action = FAULTS[deed]
     store = Store(case.home)
     tries = store.read("attempts")
-    assert tries.select("arm", "attempt", "category", "action").rows() == [("a", 1, category, action)]
+    told = [("a", 1, category, action)] if category else []
+    assert tries.select("arm", "attempt", "category", "action").rows() == told
     assert "secret" not in json.dumps(tries["message"].to_list())
     outcomes = store.read("outcomes")
     assert outcomes.filter(pl.col("status") == "ok").height == outcomes.height == 24
@@ -104,7 +108,7 @@ def test_a_model_that_breaks_once(deed: str, whole: Case, folder: Path, prefect_
     for name in ("outcomes", "words", "comparisons", "clips"):
         assert left[name].equals(right[name]), name
     assert features(case.home) == features(whole.home)
-    if action == AGAIN:
+    if action != APART:
         assert_same(case.home, whole.home)
     assert_finished(case.home)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,3 +150,14 @@ def test_a_decoder_that_cannot_start_blames_no_file(tmp_path: Path, monkeypatch:
     with Decoder(WorkerLimits(), tmp_path / "scratch") as broken, pytest.raises(WorkerError) as caught:
         broken.decode(File(write(tmp_path, "a.wav")), LIMITS)
     assert caught.value.code == "no-decoder"
+
+
+def test_a_child_that_was_stopped_costs_no_file(tmp_path: Path) -> None:
+    """Silence is tried once more with another child, like a death: the file may be innocent."""
+    files = [File(write(tmp_path, f"{n}.wav")) for n in range(3)]
+    with Decoder(WorkerLimits(decode_seconds=3), tmp_path / "scratch", children=1) as decoder:
+        list(decoder(files[:1], LIMITS))
+        os.kill(decoder._idle[0].pid, signal.SIGSTOP)
+        found = list(decoder(files, LIMITS))
+        assert [one for one in found if isinstance(one, Exception)] == []
+        assert decoder.deaths == 1

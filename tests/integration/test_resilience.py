@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,8 @@ def write_settings(folder: Path, models: dict[str, dict[str, Any]], extra: str =
     """A grym.toml with fake models and a home of its own."""
     lines = ["[worker]", "threads = 1", extra]
     for name, script in models.items():
-        fields = {"script": json.dumps(script), **script.pop("options", {})}
+        own = script.pop("options", {})
+        fields = {"script": json.dumps(script), **own}
         options = ", ".join(f"{key} = {json.dumps(value)}" for key, value in fields.items())
         lines += [f"[models.{name}]", 'adapter = "fake"', f"options = {{ {options} }}"]
         lines += ["breaker = { max_failures = 2, reset_timeout = 0.2 }"]
@@ -209,3 +211,43 @@ def test_the_bundled_model_is_healthy_and_the_watch_flow_says_so(project: Any) -
     states.close()
     with store.connect() as connection:
         assert connection.sql("SELECT subject FROM events WHERE kind = 'health'").fetchall() == [("down",)]
+
+
+def test_one_clip_that_kills_processes_costs_only_itself(tmp_path: Path) -> None:
+    """Its neighbours are answered by the primary, and both breakers stay closed."""
+    extra = (
+        '[routes.speech]\nprimary = "a"\nfallbacks = [{ model = "b" }]\n'
+        "deadline_seconds = 60.0\nbudget_seconds = 120.0\n[recovery]\nattempts = 1"
+    )
+    script = {"*": "one", "p": {"do": "crash"}}
+    settings = write_settings(tmp_path, {"a": dict(script), "b": dict(script)}, extra)
+    batch = [AudioClip(name, CLIP.samples + value, CLIP.rate) for value, name in enumerate("pxyz")]
+    with open_route(settings, "speech") as route:
+        served = route.ask(batch)
+        assert [one.served_by for one in served] == ["", "a", "a", "a"]
+        assert {circuit.state for circuit in route._breakers.circuits()} == {"closed"}
+    assert set(Store(settings.home).read("requests")["served_by"].to_list()) == {"", "a"}
+
+
+def test_the_more_important_request_is_served_first(tmp_path: Path) -> None:
+    """With one worker for each model, as by default."""
+    extra = '[routes.speech]\nprimary = "a"\ndeadline_seconds = 60.0\nbudget_seconds = 60.0'
+    settings = write_settings(tmp_path, {"a": {"*": "one", "options": {"latency_seconds": 0.3}}}, extra)
+    order: list[int] = []
+    with open_route(settings, "speech") as route:
+        route.ask([CLIP], priority=1)
+        line = route._members["a"].worker._worker._line  # type: ignore[attr-defined]
+
+        def ask(priority: int) -> None:
+            assert route.ask([CLIP], priority=priority)[0].served_by == "a"
+            order.append(priority)
+
+        threads = [threading.Thread(target=ask, args=(priority,)) for priority in (0, 1, 2)]
+        for waiting, thread in enumerate(threads):
+            thread.start()
+            until = time.monotonic() + 30
+            while (line.waiting, line._served) != (waiting, 1) and time.monotonic() < until:
+                time.sleep(0.002)
+        for thread in threads:
+            thread.join()
+    assert order == [0, 2, 1]

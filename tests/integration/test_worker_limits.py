@@ -15,12 +15,13 @@ from grym.models import AudioClip, Options
 from grym.resilience.ledger import Ledger
 from grym.resilience.memory import MemoryManager
 from grym.resilience.state import States
-from grym.worker import Worker, landlock, watchdog
+from grym.worker import Worker, landlock, privileges, watchdog
 from tests.integration.test_worker import alive, clip, eventually, make, plugins, spec  # noqa: F401 - fixtures
 from tests.support import ROOT
 
 PROBE = '''
 import os, resource, socket, subprocess, time
+import numpy as np
 from pathlib import Path
 from grym.models.fake import FakeModel
 
@@ -52,8 +53,33 @@ class Probe(FakeModel):
             "core": resource.getrlimit(resource.RLIMIT_CORE),
             "descriptors": sorted(os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")
                                   if os.path.exists(f"/proc/self/fd/{n}")),
+            "environment": tried(lambda: Path(f"/proc/{parent}/environ").read_bytes()),
             "oom": int(Path("/proc/self/oom_score_adj").read_text()),
         }
+
+class Honest(FakeModel):
+    """Needs 8 MB for each second of audio, in blocks that the C library keeps, and frees all of them."""
+    def process(self, batch, options):
+        blocks = [np.ones(8_000_000, np.uint8) for _ in range(int(sum(clip.seconds for clip in batch)))]
+        del blocks
+        return super().process(batch, options)
+
+class Cache(FakeModel):
+    """Keeps 96 MB that its first calls fill."""
+    kept = []
+    def process(self, batch, options):
+        if len(self.kept) < 12:
+            self.kept.append(np.ones(8_000_000, np.uint8))
+        return super().process(batch, options)
+
+class Late(FakeModel):
+    """Needs 200 MB from its fourth call on."""
+    calls, kept = [], []
+    def process(self, batch, options):
+        self.calls.append(1)
+        if len(self.calls) == 4:
+            self.kept.append(np.ones(200_000_000, np.uint8))
+        return super().process(batch, options)
 
 class Forks(FakeModel):
     """Starts processes, one of them in a session of its own."""
@@ -104,7 +130,8 @@ def test_a_child_may_do_only_what_it_needs(make, probes, tmp_path):  # noqa: F81
     assert not [name for name in seen["descriptors"] if name.endswith("readable")]
     assert {"open_files", "file_mb"} <= set(worker.kept)
     abi = landlock.version()
-    refused = {"writes": ["outside", "shared"], "tcp": ["tcp"], "signals": ["signal"]}
+    refused = {"writes": ["outside", "shared"], "tcp": ["tcp"], "signals": ["signal"], "privileges": ["environment"]}
+    assert ("privileges" in worker.kept) == bool(privileges.held() & ~privileges.KEPT)
     assert (abi > 0) == ("writes" in worker.kept)
     for name, deeds in refused.items():
         if name in worker.kept:
@@ -147,6 +174,23 @@ def test_a_leak_costs_a_restart_and_no_answer(make, faulty, tmp_path, limits):  
         assert answers[0].text == "one two"
         assert worker.resident_mb < 320
     assert 2 <= worker.restarts <= 8
+
+
+@pytest.mark.parametrize(("kind", "memory_mb", "seconds"), [("Honest", 260, (1, 18)), ("Cache", 200, (1, 1))])
+def test_a_process_that_keeps_what_it_needs_is_left_alone(make, probes, kind, memory_mb, seconds):  # noqa: F811
+    """Memory that the C library keeps for later, and caches that the first calls fill, are no leak."""
+    worker = make(spec(adapter=f"probes:{kind}"), memory_mb=memory_mb)
+    for length in seconds * 9:
+        worker.process(batch(1, length), Options(), deadline=60)
+    assert worker.restarts == 0
+
+
+def test_ending_a_process_that_is_full_at_once_is_given_up(make, probes):  # noqa: F811
+    """A model whose processes are full after a few calls needs the memory: it is left alone until a call fails."""
+    worker = make(spec(adapter="probes:Late"), memory_mb=300)
+    for _ in range(30):
+        worker.process(batch(1), Options(), deadline=60)
+    assert worker.restarts == 2
 
 
 def test_processor_time_of_a_call_is_limited(make):  # noqa: F811

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from grym.config import WorkerLimits
-from grym.errors import GrymError, UnavailableError, WorkerError
+from grym.errors import DeadlineError, GrymError, UnavailableError, WorkerError
 from grym.models import Options
 from grym.worker import Pool
 from tests.integration.test_worker import alive, clip, eventually, murder, spec
@@ -136,3 +137,20 @@ def test_workers_are_recycled_and_sized_by_memory(make: Callable[..., Pool]) -> 
     assert pool.memory_mb > 0
     assert pool.resident_mb > 10
     assert eventually(lambda: len(workers(os.getpid())) == 1)
+
+
+def test_the_deadline_covers_a_start(make: Callable[..., Pool], tmp_path: Path) -> None:
+    """A worker that runs is preferred; where none does, nobody waits beyond the deadline, and the start goes on."""
+    script = {"*": "one two", "load": {"do": "hang", "first": 1}}
+    (tmp_path / "count").write_text('"load"\n')  # only a later start hangs
+    pool = make(script, options={"state": str(tmp_path / "count")}, workers=1)
+    pool.start()
+    (tmp_path / "count").write_text("")
+    (first,) = pool.pids
+    os.kill(first, signal.SIGKILL)  # the pool reaps it at once
+    with pytest.raises(DeadlineError):
+        pool.process([clip()], Options(), deadline=0.3)
+    assert eventually(lambda: pool.pids not in ([], [first]) and (tmp_path / "count").read_text())
+    os.kill(pool.pids[0], signal.SIGKILL)  # it hangs while it loads
+    assert eventually(lambda: pool.runs and pool.load.down == 0)
+    assert pool.process([clip()], Options(), deadline=60)[0][0].text == "one two"

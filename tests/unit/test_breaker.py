@@ -15,7 +15,7 @@ from grym.parts import full
 from grym.resilience import state
 from grym.resilience.breaker import Breakers, blames_model
 from grym.resilience.records import land_events, tell_events
-from grym.resilience.state import States
+from grym.resilience.state import FILE, States
 from grym.store import Store
 
 if TYPE_CHECKING:
@@ -274,3 +274,20 @@ def test_changes_are_landed_once_and_told_once(states: States, tmp_path: Path) -
     assert told == ["mini/process_audio open"]
     rows = store.read("events").select("kind", "subject", "before", "after", "reason").rows()
     assert rows == [("breaker", "mini/process_audio", "closed", "open", "worker-crashed")]
+
+
+def test_a_process_that_was_stopped_while_it_wrote_costs_nobody_the_call(tmp_path: Path) -> None:
+    """Whoever cannot write goes on alone for a moment, and shares again soon after."""
+    now = [1000.0]
+    states = States(tmp_path, clock=lambda: now[0], busy_seconds=0.01)
+    states.put_note("who", "all")
+    stopped = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    stopped.execute("BEGIN IMMEDIATE")
+    states.put_note("who", "one")
+    assert not states.shared
+    stopped.execute("ROLLBACK")
+    stopped.close()
+    now[0] += 3
+    assert states.note("who") is not None
+    assert states.shared
+    states.close()

@@ -24,6 +24,7 @@ from grym.resilience.failover import Route, own_answers
 from grym.resilience.members import THREADS, Member
 from grym.resilience.records import Alerts, Recorder, land_events, live_run
 from grym.resilience.state import States
+from grym.resilience.suspects import Suspects
 from grym.store import Store
 from reports import VIEWS
 
@@ -356,3 +357,110 @@ def test_the_views_tell_who_served_and_what_was_recovered(bench: Any) -> None:
         assert service.fetchall() == [("a", 0, 3, 1, 2), ("b", 1, 3, 2, 0)]
         calls = "SELECT model, category, calls, tries_failed, recovered FROM recovery_success ORDER BY model"
         assert connection.sql(calls).fetchall() == [("a", "worker", 2, 2, 0), ("b", "worker", 1, 1, 1)]
+
+
+POISON = {"*": "one two", "p": {"do": "raise", "code": "poison"}, "q": {"do": "raise"}, "r": {"do": "raise"}}
+
+
+def test_one_bad_clip_costs_only_itself(bench: Any) -> None:
+    """Its neighbours are answered, halves are one request for the breakers, and sent alone it blames no model."""
+    made = bench(scripts={"a": POISON, "b": POISON})
+    asked = clips(*"0123456789abcde")
+    bad = AudioClip("p", np.ones(1600, np.float32), 16_000)
+    for _ in range(4):
+        served = made.route.ask([bad, *asked])
+        assert [one.served_by for one in served] == ["", *["a"] * 15]
+    for _ in range(4):
+        (alone,) = made.route.ask([bad])
+        assert [refused.code for refused in alone.refused] == ["poison", "poison"]
+    assert {circuit.state for circuit in made.breakers.circuits()} == {"closed"}
+    assert made.route.ask(clips("next"))[0].served_by == "a"
+
+
+def test_different_clips_that_fail_blame_the_models(bench: Any) -> None:
+    """Where both models fail with every clip it is not the clips; and a clip that was answered is a suspect no more."""
+    made = bench(scripts={"a": POISON, "b": POISON})
+    for value, name in enumerate("pqr"):
+        made.route.ask([AudioClip(name, np.full(1600, value, np.float32), 16_000)])
+    assert {circuit.state for circuit in made.breakers.circuits()} == {"open"}
+    now = [0.0]
+    suspects, (clip,) = Suspects(lambda: now[0]), clips()
+    suspects.add(clip)
+    assert suspects.all_known([clip])
+    assert not suspects.all_known([clip, AudioClip("x", np.ones(8, np.float32), 16_000)])
+    suspects.clear(clip)
+    assert not suspects.all_known([clip])
+    suspects.add(clip)
+    now[0] += 3600
+    assert not suspects.all_known([clip])
+
+
+def test_odd_failures_are_failures_too(bench: Any) -> None:
+    """A process id that is no number, half a character in a message, an exception that nobody foresaw."""
+    made = bench(scripts={"a": GOOD, "b": GOOD})
+    odd: Any = [WorkerError("half \ud800 a character", metadata={"pid": "n/a"}), ValueError("/home/ann/x is odd")]
+    codes = []
+    for error in odd:
+        made.models["a"].errors = [error]
+        (served,) = made.route.ask(clips())
+        assert served.served_by == "b"
+        codes.append(served.refused[0].code)
+    assert codes == ["worker-crashed", "unforeseen"]
+    rows = made.rows("attempts").sort("at").select("worker_pid", "message").rows()
+    assert rows[0] == (0, "half \\ud800 a character")
+    assert "ann" not in rows[1][1]
+    made.recorder.add("attempts", [{"call": {"a set"}}])
+    assert made.rows("attempts").height == 2
+
+
+def test_a_worker_that_was_ended_between_calls_is_started_in_the_background(bench: Any) -> None:
+    """The next request finds it warm."""
+    made = bench(scripts={"a": GOOD, "b": GOOD})
+    made.models["a"].runs = False
+    assert made.route.ask(clips())[0].served_by == "a"
+    until = time.monotonic() + 30
+    while made.models["a"].starts < 2 and time.monotonic() < until:
+        time.sleep(0.002)
+    assert made.models["a"].starts == 2
+
+
+def test_a_restart_takes_no_time_of_the_request(bench: Any) -> None:
+    """The strategy ``restart`` ends the old process beside the next try."""
+    made = bench(scripts={"a": GOOD})
+    ending = threading.Event()
+    first = made.models["a"]
+    first.close = lambda: ending.wait(30) and None
+    made.members["a"].worker  # noqa: B018 - it is made now
+    made.models["a"] = Local("a", GOOD)
+    made.members["a"].restart()
+    assert made.route.ask(clips())[0].served_by == "a"
+    assert made.models["a"].calls == 1
+    ending.set()
+
+
+def test_a_part_of_a_request_waits_for_a_back_off(tmp_path: Path) -> None:
+    """The clips beside one that ended the process again and again are asked when it may be started again."""
+    toy, waits = Local("a", GOOD), [True, False]
+    start = toy.start
+
+    def failing() -> Card:
+        if waits.pop(0):
+            raise WorkerError("It died.", metadata={"retry_after_seconds": 0.001})  # noqa: EM101, TRY003 - a test
+        return start()
+
+    toy.start = failing  # type: ignore[method-assign]
+    member = Member("a", lambda: toy)
+    assert member.process(clips(), Options(), 5.0, patient=True)[0].text == "one two"
+    waits.append(True)
+    with pytest.raises(WorkerError):
+        member.process(clips(), Options(), 5.0)
+    member.close()
+
+
+def test_a_model_that_fails_with_every_clip_is_not_asked_about_each(bench: Any) -> None:
+    """Three clips that fail one by one are enough; the others are not tried, and that is one failure."""
+    made = bench(scripts={"a": DOWN, "b": GOOD})
+    assert {one.served_by for one in made.route.ask(clips(*"0123456789abcdef"))} == {"b"}
+    assert made.models["a"].calls == 8  # 16, 8, 4, 2, 1, 1, 2, 1
+    assert made.states.circuit("a", "process_audio").failures == 1
+    assert made.rows("attempts").height == 8

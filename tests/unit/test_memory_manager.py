@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -122,6 +123,7 @@ def test_a_leak_is_asked_again_and_not_remembered(manager: MemoryManager) -> Non
 
     class Leaky(Toy):
         leaks = 1
+        load: Any = None
 
         def process(
             self, clips: Sequence[AudioClip], options: Options, *, deadline: float | None = None
@@ -140,6 +142,10 @@ def test_a_leak_is_asked_again_and_not_remembered(manager: MemoryManager) -> Non
     toy.leaks = 2
     with pytest.raises(ResourceError):
         manager.process(toy, clips(4), Options())
+    assert manager.process(toy, clips(4), Options())[0][0].text == "one"  # an honest size is not remembered as too much
+    toy.leaks = 2
+    toy.load = SimpleNamespace(workers=2)  # both full
+    assert manager.process(toy, clips(4), Options())[0][0].text == "one"
 
 
 def test_what_was_measured_decides_how_much_is_asked(manager: MemoryManager) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from grym.errors import DeadlineError, ModelError, UnavailableError
 from grym.worker.backoff import Backoff
-from grym.worker.line import Line
+from grym.worker.line import Line, _Waiter
 
 
 def test_the_wait_grows_with_failures_in_a_row() -> None:
@@ -87,3 +87,25 @@ def test_more_places_let_more_in_at_once() -> None:
         line.resize(2)
         assert entered.wait(30)
     thread.join()
+
+
+@pytest.mark.parametrize("give", [False, True])
+def test_an_interrupt_takes_its_place_along(give: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
+    """Ctrl-C while waiting leaves no waiter behind, and gives back a place that was given at the same moment."""
+    line = Line("toy", 1, 16)
+
+    class Interrupted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            del timeout
+            if give:
+                line.resize(2)
+                line.resize(1)
+            raise KeyboardInterrupt
+
+    with line.turn(), monkeypatch.context() as patch:
+        patch.setattr("grym.worker.line._Waiter", lambda *given: _Waiter(*given, woken=Interrupted()))
+        with pytest.raises(KeyboardInterrupt), line.turn():
+            pass
+    assert line.waiting == 0
+    with line.turn(seconds=0):
+        pass

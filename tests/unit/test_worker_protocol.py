@@ -302,6 +302,19 @@ def test_errors_survive_the_wire_as_typed_errors():
         ("open /srv/a/b.json: denied", "open …/b.json: denied"),
         (r"at C:\Users\ann\x.bin", "at …/x.bin"),
         ("in ~/.cache/token", "in …/token"),
+        ("in ~ann/private/x", "in …/x"),
+        ("open file:///home/ann/models/x.bin", "open …/x.bin"),
+        ("error:/home/ann/secret/x.bin", "error:…/x.bin"),
+        (r"on \\srv\share\x", "on …/x"),
+        (r"repr '\\\\srv\\share\\x'", "repr '…/x'"),
+        (r"repr 'C:\\\\Users\\\\ann\\\\x'", "repr '…/x'"),
+        ("s3://bucket/home/x and http://a.b/c", "s3://bucket/home/x and http://a.b/c"),
+        ("ratio 3:4, either/or: one, at 12:30, about ~5/8", "ratio 3:4, either/or: one, at 12:30, about ~5/8"),
+        ("AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI", "AWS_SECRET_ACCESS_KEY=…"),
+        ("PRIVATE_KEY=abcdef0123, access-key: abc", "PRIVATE_KEY=…, access-key: …"),
+        ("the key = value, a primary key: id", "the key = value, a primary key: id"),
+        ("[[0.1 0.2 0.3 0.4]\n [0.5 0.6 0.7 0.8]] is wrong", "[[…]] is wrong"),
+        ("shapes [1, 2, 3] and [4, 5, 6, 7, 8]", "shapes [1, 2, 3] and [4, 5, 6, 7, 8]"),
         ("and/or 3/4 of https://example.org/a/b", "and/or 3/4 of https://example.org/a/b"),
         ("https://user:secret@example.org/a", "https://example.org/a"),
         ("two\n  lines", "two lines"),
@@ -530,3 +543,38 @@ def test_a_session_survives_what_an_adapter_does_wrong():
     assert code_of(reply) == "garbled-answer"
     assert isinstance(codec.unpack_error(reply.header["error"]["details"]), GrymError)
     assert codec.unpack_options({"quality": "low"}) == Options(quality="low")
+
+
+def test_half_a_character_is_written_as_an_escape():
+    """In answers and errors; nothing that is stored can hold it."""
+    answer = codec.unpack_answers([good(text="a\ud800", rung="\udc00", scores={"\ud800": 0.5})], (), [CLIP])[0]
+    assert (answer.text, answer.rung, list(answer.scores)) == ("a\\ud800", "\\udc00", ["\\ud800"])
+    error = codec.unpack_error(codec.pack_error(ModelError("\ud800", metadata={"x": "\ud800"}))["details"])
+    assert (error.message, error.metadata) == ("\\ud800", {"x": "\\ud800"})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rung": None}, {"revision": None}, {"parameters": "many"}, {"parameters": True},
+        {"parameters": -1}, {"sample_rate": None}, {"feature_dim": "8"}, {"min_seconds": "x"}, {"tasks": "abc"},
+        {"tasks": [1]}, {"languages": "en"}, {"details": 5}, {"licence": "\ud800"},
+    ],
+)  # fmt: skip
+def test_a_card_with_a_wrong_field_is_garbled(wrong):
+    """What follows from it (rungs, revisions, estimates) would fail far from its cause."""
+    card = {"name": "m", "revision": "r", "adapter": "a", "tasks": ["transcribe"], "details": {}}
+    codec.unpack_card(card)
+    with pytest.raises(ModelError) as caught:
+        codec.unpack_card({**card, **wrong})
+    assert caught.value.code == "garbled-answer"
+
+
+@pytest.mark.parametrize("place", [-1, True, "0", 1])
+def test_a_frame_is_named_by_its_place(place):
+    """Not from the end, as a list would have it."""
+    frames = (np.float32([1.0, 2.0]),)
+    with pytest.raises(ModelError):
+        codec.unpack_answers([good(features=place)], frames, [CLIP])
+    with pytest.raises(ModelError):
+        codec.unpack_matrix({"shape": [1, 2], "frame": place}, frames, 1)

@@ -8,20 +8,30 @@ Knows nothing about the terminal. Scores are cosine similarities in [-1, 1].
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grym.audio import decode
 from grym.errors import ConfigError
 from grym.memory.features import FeatureStore, Match, Space
 from grym.scratch import scratch_folder
 from grym.worker import Worker
+from grym.worker.decoder import Decoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from grym.config import Settings
     from grym.models.interface import Card
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A whole file, as a decoder takes it."""
+
+    path: Path
+    offset: float = 0.0
+    duration: float | None = None
 
 
 def search(
@@ -49,13 +59,13 @@ def search(
     filters = dict(_filter(item) for item in where)
     if not _is_file(clip):
         return store.find_similar_to(clip, k, space=spaces[-1], where=filters)
-    heard, _ = decode(Path(clip), settings.audio)
-    with (
-        scratch_folder(settings.home, "search") as scratch,
-        Worker(spec, settings.worker, scratch, plugins=settings.plugins.paths, cache=settings.home / "cache") as worker,
-    ):
-        space = _space_of(worker.card, spaces)
-        vectors, _ = worker.features([heard])
+    with scratch_folder(settings.home, "search") as scratch:
+        with Decoder(settings.worker, scratch / "decode", children=1) as decoder:  # the file is a stranger's
+            heard, _ = decoder.decode(_File(Path(clip)), settings.audio)
+        cache = settings.home / "cache"
+        with Worker(spec, settings.worker, scratch, plugins=settings.plugins.paths, cache=cache) as worker:
+            space = _space_of(worker.card, spaces)
+            vectors, _ = worker.features([heard])
     return store.find_similar(vectors[0], k, space=space, where=filters)
 
 

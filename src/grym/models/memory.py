@@ -76,6 +76,11 @@ def release() -> None:
     cuda = _cuda()
     if cuda is not None:
         cuda.empty_cache()
+    trim()
+
+
+def trim() -> None:
+    """Give back freed pages of the C library only, which takes least time."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -17,12 +17,13 @@ import json
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from grym._resilience_settings import Fallback
 from grym.errors import (
+    AudioError,
     Category,
     DeadlineError,
     ErrorRecord,
@@ -35,6 +36,7 @@ from grym.models.interface import Answer, AudioClip, Card, Options
 from grym.quality import Judgement, answers_frame
 from grym.resilience.breaker import blames_model
 from grym.resilience.recovery import Attempt, Recovery
+from grym.resilience.suspects import MODELS, Suspects
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,6 +52,9 @@ OPERATION: Final = "process_audio"
 LEAST_SECONDS: Final = 0.01  # with less than that nobody is asked any more
 # What another model would refuse as well.
 FINAL: Final = frozenset({Category.AUDIO, Category.MANIFEST})
+# So many clips that fail one by one while none is answered are enough to see that it is the model.
+HOPELESS: Final = 3
+NOT_ASKED: Final = "not_asked"
 REVIVED: Final = frozenset({Category.WORKER, Category.DEADLINE, Category.RESOURCE})
 
 Judge: TypeAlias = Callable[[str, "pd.DataFrame", str], Judgement]
@@ -122,6 +127,26 @@ def _all_failed(answers: Sequence[Answer]) -> GrymError | None:
     return errors[0] if errors and len(errors) == len(answers) and all(map(blames_model, errors)) else None
 
 
+def _verdict(found: Sequence[Answer | GrymError]) -> GrymError | None:
+    """What the whole request was for the model's breaker: ``None`` if it answered, or refused, any clip."""
+    if any(isinstance(one, Answer) and one.error is None for one in found):
+        return None
+    if (error := _all_failed([_answered(one) for one in found])) is not None:
+        return error
+    raised = (one for one in found if isinstance(one, GrymError) and not blames_model(one))
+    return next(raised, None)
+
+
+def _answered(found: Answer | GrymError) -> Answer:
+    return Answer("", None, error=found.record()) if isinstance(found, GrymError) else found
+
+
+def _pid(error: GrymError) -> int:
+    """The process that failed, if the error says so in a way that can be read: adapters say anything."""
+    pid = error.metadata.get("pid", 0)
+    return pid if isinstance(pid, int) and 0 < pid < 1 << 31 else 0
+
+
 @dataclass(slots=True)
 class _Request:
     """One request on its way through the route."""
@@ -137,12 +162,19 @@ class _Request:
     refused: list[Refused] = field(default_factory=list)
     last: dict[str, ErrorRecord] = field(default_factory=dict)
     unaccepted: dict[str, list[tuple[str, GrymError]]] = field(default_factory=dict)
+    failed_by: dict[str, set[str]] = field(default_factory=dict)
 
     def refuse(self, model: str, errors: Mapping[str, GrymError], seconds: float) -> None:
         """Note why a model's answers for some clips are missing or not accepted."""
         self.last |= {clip_id: error.record() for clip_id, error in errors.items()}
         codes = sorted({error.code for error in errors.values()})
         self.refused.append(Refused(model, "+".join(codes), round(seconds, 4)))
+        for clip_id, error in errors.items():
+            # Of several clips that were not answered in time, most only waited for one.
+            alone = len(self.clips) == 1 or error.category != Category.DEADLINE
+            judged = NOT_ASKED not in error.metadata and error.category != Category.QUALITY
+            if alone and judged and blames_model(error):
+                self.failed_by.setdefault(clip_id, set()).add(model)
 
 
 class Route:
@@ -175,6 +207,7 @@ class Route:
         self.settings = settings
         self._members, self._breakers, self._recovery = members, breakers, recovery
         self._recorder, self._alerts, self._judge = recorder, alerts, judge
+        self._suspects = Suspects()
         primary = Fallback(model=settings.primary, deadline_seconds=settings.deadline_seconds)
         self._order = (primary, *settings.fallbacks)
 
@@ -205,6 +238,8 @@ class Route:
                 self._ask_one(place, entry, request)
         for clip_id in request.open:
             request.served[clip_id] = self._nobody(clip_id, request)
+            if len(request.failed_by.get(clip_id, ())) >= MODELS:
+                self._suspects.add(request.clips[clip_id])
         served = [request.served[clip.id] for clip in clips]
         self._record(request, served, at)
         return served
@@ -224,19 +259,23 @@ class Route:
             msg = f"No time was left to ask {model!r} within {self.settings.budget_seconds:g} s."
             hint = "Raise budget_seconds of the route in grym.toml, or lower the deadlines."
             spent: GrymError = DeadlineError(msg, code="budget-spent", hint=hint)
-            request.refuse(model, dict.fromkeys(request.open, spent), 0.0)
+            request.last |= dict.fromkeys(request.open, spent.record())
+            request.refused.append(Refused(model, spent.code, 0.0))
             return
         answers = self._call(entry, request, seconds)
         missing: dict[str, GrymError] = {}
         good: list[Answer] = []
         for clip_id, found in zip(list(request.open), answers, strict=True):
-            answer = Answer(clip_id, None, error=found.record()) if isinstance(found, GrymError) else found
+            answer = replace(_answered(found), clip_id=clip_id)
             if answer.error is not None and answer.error.category not in FINAL:
                 missing[clip_id] = GrymError.from_record(answer.error)
             else:
                 good.append(answer)
         missing |= (doubted := self._doubts(model, [a for a in good if a.error is None], request))
         now = time.monotonic()
+        member = self._members[model]
+        if any(error.category in REVIVED for error in missing.values()) or (good and not member.runs):
+            member.revive()  # also one that was ended between calls, because it was full
         for answer in good:
             if answer.clip_id not in doubted:
                 self._settle(answer, place, model, request, asked, now)
@@ -244,8 +283,6 @@ class Route:
             request.refuse(model, missing, now - asked)
             for clip_id, error in doubted.items():
                 request.unaccepted.setdefault(clip_id, []).append((model, error))
-            if any(error.category in REVIVED for error in missing.values()):
-                self._members[model].revive()
 
     def _settle(self, answer: Answer, place: int, model: str, request: _Request, asked: float, now: float) -> None:
         request.open.remove(answer.clip_id)
@@ -259,36 +296,60 @@ class Route:
             now - request.started,
         )
         if not ended:  # another model's answer was accepted where theirs was not, so it was not the clip
+            self._suspects.clear(request.clips[answer.clip_id])
             for other, error in request.unaccepted.get(answer.clip_id, ()):
                 self._breakers.blame(other, OPERATION, error)
 
     def _call(self, entry: Fallback, request: _Request, seconds: float) -> list[Answer | GrymError]:
-        """One model's answers to the open clips, recovered as the strategies say, behind its breaker."""
+        """One model's answers to the open clips, recovered as the strategies say, behind its breaker.
+
+        The breaker counts the request once, however many tries and parts it took: a failure only if no clip was
+        answered, and if it is not known of all of them that other models failed with them as well.
+        """
+        model, found = entry.model, list[Answer | GrymError]()
+
+        def call() -> None:
+            found.extend(self._recovered(entry, request, seconds))
+            error = _verdict(found)
+            if error is None:
+                return
+            if blames_model(error) and self._suspects.all_known(request.clips[clip_id] for clip_id in request.open):
+                msg = "No model could answer this clip before."
+                raise AudioError(msg, code="suspect-clip") from error
+            raise error
+
+        try:
+            self._breakers.call(model, OPERATION, call, seconds=seconds)
+        except GrymError as error:
+            return found or [error] * len(request.open)
+        return found
+
+    def _recovered(self, entry: Fallback, request: _Request, seconds: float) -> list[Answer | GrymError]:
+        """One model's answers to the open clips, tried again and in parts as the strategies say."""
         model, until = entry.model, time.monotonic() + seconds
         member = self._members[model]
+        failed, answered = list[GrymError](), False  # clips that failed by themselves
 
         def ask(ids: Sequence[str]) -> list[Answer]:
+            nonlocal answered
+            if len(failed) >= HOPELESS and not answered:
+                record = failed[-1].record()
+                raise GrymError.from_record(replace(record, metadata={**record.metadata, NOT_ASKED: True}))
             left = until - time.monotonic()
             if left < LEAST_SECONDS:
                 msg = f"{model!r} gave no answer within {seconds:.3g} s, in all its tries."
                 raise DeadlineError(msg, retryable=False)
             clips = [request.clips[clip_id] for clip_id in ids]
-            failed: list[Answer] = []
-
-            def call() -> list[Answer]:
-                answers = member.process(clips, request.options, left, request.priority)
-                if (error := _all_failed(answers)) is not None:
-                    failed.extend(answers)
-                    raise error
-                return answers
-
+            part = len(clips) < len(request.open)  # of a request that ended the process: it may be started again soon
             try:
-                return self._breakers.call(model, OPERATION, call, seconds=left)
-            except GrymError as error:
-                if not failed:
-                    raise
+                answers = member.process(clips, request.options, left, request.priority, patient=part)
+            except GrymError as raised:
+                failed.extend([raised] if len(clips) == 1 and blames_model(raised) else [])
+                raise
+            answered = answered or any(answer.error is None for answer in answers)
+            if (error := _all_failed(answers)) is not None:
                 self._tell(model, request, Attempt(1, len(clips), error, "give up"))  # each clip has its own error
-                return failed
+            return answers
 
         last = entry is self._order[-1]
         settings = self._recovery
@@ -348,6 +409,8 @@ class Route:
         error = attempt.error
         if isinstance(error, UnavailableError):  # it was not tried; the row of the request says so
             return
+        if error is not None and NOT_ASKED in error.metadata:
+            return
         known: dict[str, Any] = {"category": "", "code": "", "message": "", "retryable": False, "worker_pid": 0}
         if error is not None:
             known = {
@@ -355,7 +418,7 @@ class Route:
                 "code": error.code,
                 "message": error.message,
                 "retryable": error.retryable,
-                "worker_pid": int(error.metadata.get("pid", 0) or 0),
+                "worker_pid": _pid(error),
             }
         row = {
             **known,

@@ -68,6 +68,12 @@ class Ladder:
             next(iter(getattr(worker, "pids", [])), None) if hasattr(worker, "pids") else getattr(worker, "pid", None)
         )
 
+    @property
+    def runs(self) -> bool:
+        """Whether it has a process; true if its worker does not say."""
+        worker = self._worker
+        return worker is not None and bool(getattr(worker, "runs", True))
+
     def start(self, patience: float = 0.0) -> Card:
         """Start the model on the highest rung that is not known to be too much; steps down until one fits.
 

@@ -8,6 +8,7 @@ warm when it is asked again. Knows nothing about breakers. Times are seconds.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from grym.errors import DeadlineError, GrymError, UnavailableError
 from grym.worker.outcome import overloaded
+from grym.worker.redact import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 THREADS: Final = 4  # calls of one model at once, if nobody says otherwise; a worker answers one after the other
 LEAST_SECONDS: Final = 0.001
+PATIENT_SECONDS: Final = 2.0  # longest wait for a process that may not be started yet
+SOON: Final = 0.002  # after a back-off is over, which is told in whole milliseconds
+log = logging.getLogger(__name__)
 
 
 class Asked(Protocol):
@@ -68,6 +73,8 @@ class Member:
         self._worker: Asked | None = None
         self._reviving = False
         self._busy = 0
+        self._closing = threading.Event()
+        self._ending: list[threading.Thread] = []
         self._pool = ThreadPoolExecutor(threads + 1, thread_name_prefix=f"ask-{name}")
 
     @property
@@ -78,8 +85,29 @@ class Member:
                 self._worker = self._make()
             return self._worker
 
-    def process(self, clips: Sequence[AudioClip], options: Options, seconds: float, priority: int = 0) -> list[Answer]:
+    @property
+    def runs(self) -> bool:
+        """Whether its worker has a process; true if it does not say."""
+        worker = self._worker
+        return worker is not None and bool(getattr(worker, "runs", True))
+
+    def process(
+        self,
+        clips: Sequence[AudioClip],
+        options: Options,
+        seconds: float,
+        priority: int = 0,
+        *,
+        patient: bool = False,
+    ) -> list[Answer]:
         """Answer every clip, in order.
+
+        Args:
+            clips: the batch.
+            options: options of the call.
+            seconds: how long it may take.
+            priority: where calls wait for a worker, higher ones go first and are sent away last.
+            patient: wait for a worker that may not be started yet, because it has just failed.
 
         Raises:
             DeadlineError: not within ``seconds``, a start of the child included.
@@ -90,11 +118,11 @@ class Member:
 
         def ask() -> list[Answer]:
             worker = self.worker
-            worker.start()
+            self._started(worker, min(until, time.monotonic() + PATIENT_SECONDS) if patient else 0.0)
             left = until - time.monotonic()
             if left <= LEAST_SECONDS:  # nobody waits any more; but it is warm for the next one
                 raise self._too_late(seconds)
-            more: dict[str, Any] = {"priority": priority} if priority else {}  # only a pool knows of priorities
+            more: dict[str, Any] = {"priority": priority} if priority else {}  # not everybody knows of priorities
             return worker.process(clips, options, deadline=left, **more)[0]
 
         return self._wait(ask, seconds)
@@ -109,21 +137,42 @@ class Member:
             self._pool.submit(self._start)
 
     def restart(self) -> None:
-        """End the child; the next call starts a new one."""
+        """End the child, in the background because a request has no time for that; the next call starts a new one."""
         with self._lock:
             worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.close()
+            self._ending = [thread for thread in self._ending if thread.is_alive()]
+            if worker is not None:
+                thread = threading.Thread(target=worker.close, name=f"end-{self.name}")
+                thread.start()
+                self._ending.append(thread)
 
     def close(self) -> None:
         """End the child and the threads; safe to call twice."""
+        self._closing.set()
         self.restart()
+        for thread in self._ending:
+            thread.join()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self.restart()  # what a thread made meanwhile
+        for thread in self._ending:
+            thread.join()
+
+    def _started(self, worker: Asked, until: float) -> None:
+        """Start a worker; one that may not be started yet is waited for if there is time until ``until``."""
+        try:
+            worker.start()
+        except GrymError as error:
+            wait = error.metadata.get("retry_after_seconds")
+            if not isinstance(wait, int | float) or time.monotonic() + wait + SOON > until:
+                raise
+            if self._closing.wait(wait + SOON):
+                raise
+            worker.start()
 
     def _start(self) -> None:
         try:
             with suppress(GrymError):
-                self.worker.start()
+                self._started(self.worker, time.monotonic() + PATIENT_SECONDS)
         finally:
             with self._lock:
                 self._reviving = False
@@ -147,6 +196,12 @@ class Member:
                 raise
             future.cancel()
             raise self._too_late(seconds) from error
+        except GrymError:
+            raise
+        except Exception as error:
+            log.exception("%s failed in a way that nobody foresaw.", self.name)
+            msg = f"Asking {self.name!r} failed: {type(error).__name__}: {redact(str(error))}"
+            raise GrymError(msg, code="unforeseen", hint="Report it with the log.") from error
 
     def _done(self) -> None:
         with self._lock:

@@ -137,7 +137,7 @@ class MemoryManager:
         try:
             answers, usage = _process(worker, clips, options, more)
         except ResourceError as error:
-            if error.code in SHORT:
+            if error.code in SHORT and not error.metadata.get("leaked"):  # then the size was not too much
                 self.ledger.failed(known, card.revision, settings, seconds, alone=len(clips) == 1)
             raise
         peak = _number(usage, "gpu_peak_mb" if "cuda" in card.rung else "call_peak_mb")
@@ -148,18 +148,19 @@ class MemoryManager:
 def _process(
     worker: Asked, clips: Sequence[AudioClip], options: Options, more: dict[str, Any]
 ) -> tuple[list[Answer], Any]:
-    """One call; a second one of a new process if the first had been filled by calls before."""
-    started = time.monotonic()
-    try:
-        return worker.process(clips, options, **more)
-    except ResourceError as error:
-        if not error.metadata.get("leaked"):
-            raise
-        log.warning(
-            "%s It held %s MB before the call; a new process is asked.", error.message, error.metadata["resident_mb"]
-        )
-    if more.get("deadline") is not None:
-        more = {**more, "deadline": max(LEAST_SECONDS, more["deadline"] - (time.monotonic() - started))}
+    """One call; another one for each process that calls before had filled: all those of a pool may be full."""
+    deadline = more.get("deadline")
+    until = math.inf if deadline is None else time.monotonic() + deadline
+    for _ in range(max(1, int(_number(getattr(worker, "load", None), "workers")))):
+        try:
+            return worker.process(clips, options, **more)
+        except ResourceError as error:
+            if not error.metadata.get("leaked"):
+                raise
+            held = error.metadata.get("resident_mb")
+            log.warning("%s It held %s MB before the call; a new process is asked.", error.message, held)
+        if deadline is not None:
+            more = {**more, "deadline": max(LEAST_SECONDS, until - time.monotonic())}
     return worker.process(clips, options, **more)
 
 

@@ -14,7 +14,7 @@ from grym.resilience.ledger import Ledger
 from grym.resilience.members import THREADS, Member
 from grym.resilience.memory import MemoryManager
 from grym.resilience.records import Alerts, Recorder, land_events
-from grym.resilience.state import States
+from grym.resilience.state import CALL_BUSY_SECONDS, States
 from grym.scratch import scratch_folder
 from grym.store import Store
 from grym.worker import Pool, Worker
@@ -44,7 +44,7 @@ def open_route(settings: Settings, name: str, *, judge: Judge | None = None) -> 
     store = Store(settings.home)
     with ExitStack() as stack:
         scratch = stack.enter_context(scratch_folder(settings.home, "route"))
-        states = States(settings.home)
+        states = States(settings.home, busy_seconds=CALL_BUSY_SECONDS)
         stack.callback(states.close)
         stack.callback(_mirror, states, store)
         recorder = stack.enter_context(Recorder(store))

@@ -80,9 +80,9 @@ class Recorder:
             table: a name of ``grym.schema.TABLES``.
             rows: values of JSON, and times with a zone.
         """
-        written = [[table, {key: _plain(value) for key, value in row.items()}] for row in rows]
         with self._lock:
             try:
+                written = [[table, {key: _plain(value) for key, value in row.items()}] for row in rows]
                 if self._journal is None:
                     self._journal = Journal.create(self._folder)
                 self._journal.append(written)
@@ -91,6 +91,9 @@ class Recorder:
                     self._turn()
             except GrymError as error:
                 self._complain(error)
+            except Exception as error:
+                log.exception("A row of %s cannot be kept.", table)
+                self._complain(GrymError(f"A row of {table} cannot be kept: {type(error).__name__}.", code="bad-row"))
             else:
                 self._trouble = False
 
@@ -217,7 +220,9 @@ def _plain(value: object) -> object:
         return value.isoformat()
     if isinstance(value, float) and value != value:  # noqa: PLR0124 - NaN, which JSON does not have
         return None
-    return value if value is None or isinstance(value, str | int | float | bool) else json.dumps(value)
+    if isinstance(value, str):  # half a character, as an adapter may send, is nothing that can be stored
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return value if value is None or isinstance(value, int | float | bool) else json.dumps(value)
 
 
 def _typed(table: str, row: Mapping[str, Any]) -> dict[str, Any]:

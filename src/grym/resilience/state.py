@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 FILE: Final = "resilience.sqlite"
 BUSY_SECONDS: Final = 2.0
+CALL_BUSY_SECONDS: Final = 0.1  # where a request waits
 TRY_AGAIN_SECONDS: Final = 30.0
+BUSY_AGAIN_SECONDS: Final = 2.0
 KEPT_EVENTS: Final = 10_000
 LONGEST_LEASE_SECONDS: Final = 3600.0
 _TABLES: Final = """
@@ -109,15 +111,20 @@ class States:
     Args:
         home: folder of everything that is stored.
         clock: monotonic seconds, the same in all processes of the machine.
+        busy_seconds: how long to wait for a process that writes just now, or was stopped while it did.
     """
 
-    def __init__(self, home: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, home: Path, *, clock: Callable[[], float] = time.monotonic, busy_seconds: float = BUSY_SECONDS
+    ) -> None:
         self.path = home / FILE
         self.clock = clock
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._connection: sqlite3.Connection | None = None
         self._memory_since: float | None = None
+        self._memory_seconds = TRY_AGAIN_SECONDS
+        self._busy_seconds = busy_seconds
 
     @property
     def shared(self) -> bool:
@@ -249,7 +256,7 @@ class States:
     def _open(self) -> sqlite3.Connection:
         if self._pid != os.getpid():  # after a fork the parent's connection is not ours to use nor to close
             self._pid, self._connection = os.getpid(), None
-        if self._memory_since is not None and self.clock() - self._memory_since > TRY_AGAIN_SECONDS:
+        if self._memory_since is not None and self.clock() - self._memory_since > self._memory_seconds:
             self.close()
             self._memory_since = None
         if self._connection is None:
@@ -260,7 +267,7 @@ class States:
         if place != ":memory:":
             with suppress(OSError):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(place, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(place, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -284,6 +291,7 @@ class States:
             return
         if self._memory_since is None:
             log.warning("%s cannot be used (%s); this process goes on alone.", self.path.name, error)
+        self._memory_seconds = BUSY_AGAIN_SECONDS if "locked" in str(error) else TRY_AGAIN_SECONDS
         self._memory_since = self.clock()
 
     def _circuit(self, row: tuple[Any, ...]) -> Circuit:

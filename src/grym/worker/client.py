@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import re
 import threading
 import time
@@ -23,6 +24,7 @@ from grym.models.registry import writable_options
 from grym.parts import disk
 from grym.worker import codec, outcome
 from grym.worker.backoff import Backoff
+from grym.worker.line import Line
 from grym.worker.process import ChildProcess, TimeUp, measured_folder
 from grym.worker.protocol import Frame, Json, Message, Operation, encode
 from grym.worker.watchdog import MB, Guard, oom_kills, resident_bytes
@@ -41,13 +43,16 @@ Broken = TypeVar("Broken", bound=GrymError)
 STARTING: Final = frozenset({Operation.LIMIT, Operation.LOAD})
 POLITE_SECONDS: Final = 2.0
 TERM_SECONDS: Final = 2.0
+LEAST_SECONDS: Final = 0.001
 DEATH_SECONDS: Final = 1.0
 CHILD_GRACE_SECONDS: Final = 2.0
-PRESSED: Final = 2  # calls that wait for one that runs
-# Of the memory beyond what a child has after its first call: one that holds so much between calls has leaked it.
+# Of the memory beyond what a child usually has between calls: one that holds so much more has leaked it.
 LEAK_SHARE: Final = 0.5
 FULL_SHARE: Final = 0.8
-NEWEST: Final = 0.2  # weight of the newest call in the mean of what calls take
+USUAL_CALLS: Final = 3  # after which it is known what a child usually has: caches are filled by the first ones
+FEW_CALLS: Final = 5  # a child that is full after so few holds what it needs, and ending it would help nobody ...
+VAIN_ENDS: Final = 2  # ... if that happened so often in a row
+RELEASE_SHARE: Final = 0.5  # of the memory that a child may have: with more it gives back what it can after a call
 
 
 class Worker:
@@ -95,10 +100,12 @@ class Worker:
         self._calls = threading.Lock()  # guards what follows, never held for long
         self._asking: ChildProcess | None = None
         self._cancelled = False
-        self._waiting = 0
-        self._seconds_of_a_call = 0.0
+        self._line = Line(spec.name, 1, limits.queue)
         self._oom_kills = 0
-        self._usual_mb = 0.0
+        self._answered = 0  # by this child
+        self._first_mb = self._usual_mb = 0.0
+        self._vain_ends = 0
+        self._held_mb, self._grown = 0.0, (0.0, 0.0)
 
     def __enter__(self) -> Self:
         """Start the child."""
@@ -141,7 +148,7 @@ class Worker:
     @property
     def pressed(self) -> bool:
         """Whether so many calls wait that cheaper settings are due."""
-        return self._waiting >= 1 + PRESSED
+        return self._line.pressed
 
     @property
     def runs(self) -> bool:
@@ -163,6 +170,12 @@ class Worker:
             DeadlineError: not loaded within ``limits.start_seconds``.
             ResourceError: the model does not fit into the memory that it may use.
         """
+        if self._card is not None and self.runs and not self._closed:  # it may be in a call: nobody waits for that here
+            return self._card
+        with self._lock:
+            return self._start(patience)
+
+    def _start(self, patience: float) -> Card:
         with self._lock:
             if self._closed:
                 raise outcome.closed(self.spec.name, "is closed")
@@ -176,24 +189,26 @@ class Worker:
             return self._card
 
     def process(
-        self, clips: Sequence[AudioClip], options: Options, *, deadline: float | None = None
+        self, clips: Sequence[AudioClip], options: Options, *, deadline: float | None = None, priority: int = 0
     ) -> tuple[list[Answer], Usage]:
         """Answer every clip, in order.
 
         Args:
             clips: the batch.
             options: options of the call.
-            deadline: seconds until the child is killed; default
-                ``limits.call_seconds + limits.call_seconds_per_audio_second * seconds of audio``.
+            deadline: seconds until the child is killed, waiting for other calls included and a start not; default
+                ``limits.call_seconds + limits.call_seconds_per_audio_second * seconds of audio``, and any time to wait.
+            priority: calls with a higher one are served first and sent away last.
 
         Raises:
-            DeadlineError: no answer in time; the child was killed.
+            UnavailableError: ``overloaded``: too many calls wait; ``retry_after_seconds`` is in the metadata.
+            DeadlineError: no answer in time; the child was killed. Or it was never this call's turn.
             WorkerError: the child died or broke the protocol; the next call starts a new one.
             ModelError: the model raised, or its answers are not usable.
             ResourceError: the model ran out of memory.
             GrymError: any typed error that the adapter raised.
         """
-        reply, usage = self._ask_about(clips, Operation.PROCESS_AUDIO, {"options": asdict(options)}, deadline)
+        reply, usage = self._ask_about(clips, Operation.PROCESS_AUDIO, {"options": asdict(options)}, deadline, priority)
         return codec.unpack_answers(outcome.result(reply).get("answers"), reply.frames, clips), usage
 
     def features(self, clips: Sequence[AudioClip], *, deadline: float | None = None) -> tuple[Frame, Usage]:
@@ -214,7 +229,8 @@ class Worker:
         Args:
             deadline: seconds until the child is killed; default ``limits.call_seconds``.
         """
-        reply, _ = self._ask(Operation.PING, {}, None, self._limits.call_seconds if deadline is None else deadline)
+        seconds = self._limits.call_seconds if deadline is None else deadline
+        reply, _ = self._ask(Operation.PING, {}, None, seconds, math.inf if deadline is None else deadline)
         return dict(outcome.result(reply))
 
     def cancel(self) -> bool:
@@ -270,17 +286,26 @@ class Worker:
             self._lock.release()
 
     def _ask_about(
-        self, clips: Sequence[AudioClip], operation: Operation, data: Json, deadline: float | None
+        self, clips: Sequence[AudioClip], operation: Operation, data: Json, deadline: float | None, priority: int = 0
     ) -> tuple[Message, Usage]:
         share = self._limits.call_seconds_per_audio_second * sum(clip.seconds for clip in clips)
         seconds = self._limits.call_seconds + share if deadline is None else deadline
-        return self._ask(operation, data, clips, seconds)
+        return self._ask(operation, data, clips, seconds, math.inf if deadline is None else deadline, priority)
 
     def _ask(
-        self, operation: Operation, data: Json, clips: Sequence[AudioClip] | None, seconds: float
+        self,
+        operation: Operation,
+        data: Json,
+        clips: Sequence[AudioClip] | None,
+        seconds: float,
+        wait: float,
+        priority: int = 0,
     ) -> tuple[Message, Usage]:
-        with self._turn():
-            self.start(patience=seconds)
+        came = time.monotonic()
+        with self._turn(priority, wait):
+            if math.isfinite(wait):
+                seconds = max(LEAST_SECONDS, seconds - (time.monotonic() - came))
+            self._start(patience=seconds)
             started = time.perf_counter()
             frames: tuple[Frame, ...] = ()
             if clips is not None:  # here, because the child's memory holds one request
@@ -293,15 +318,30 @@ class Worker:
                 self._look_for_leak(error, before)
                 raise
             took = time.perf_counter() - started
-            self._seconds_of_a_call += NEWEST * (took - self._seconds_of_a_call)
-            self._end_if_full()
+            if clips is not None:
+                self._end_if_full()
             return reply, outcome.usage(reply, took)
 
     def _end_if_full(self) -> None:
-        """End a child that leaked until it is nearly full, before a call fails; the next call starts a new one."""
+        """End a child that leaked until it is nearly full, before a call fails; the next call starts a new one.
+
+        What it needs is no leak: what its first calls left behind is taken for usual, and a model whose processes
+        are full again and again after a few calls is left alone while it does not go on growing.
+        """
         held = self.resident_mb
-        self._usual_mb = self._usual_mb or held
-        if self.memory_mb > self._usual_mb and held - self._usual_mb > FULL_SHARE * (self.memory_mb - self._usual_mb):
+        self._answered += 1
+        self._grown = (self._grown[1], held - self._held_mb)
+        self._held_mb = held
+        self._first_mb = self._first_mb or held
+        if self._answered <= USUAL_CALLS:
+            self._usual_mb = max(self._usual_mb, held)
+            return
+        usual = self._usual_mb
+        if self.memory_mb > usual and held - usual > FULL_SHARE * (self.memory_mb - usual):
+            # It grew with each of the last two calls, and would be too large with one more: that is a leak after all.
+            if self._vain_ends >= VAIN_ENDS and held + min(self._grown) <= self.memory_mb:
+                return
+            self._vain_ends = self._vain_ends + 1 if self._answered <= FEW_CALLS else 0
             log.warning(
                 "%s held %.0f of %.0f MB between calls; it is started anew.", self.spec.name, held, self.memory_mb
             )
@@ -314,30 +354,27 @@ class Worker:
             error: what the call raised; ``leaked`` in its metadata says that the call itself was not too much.
             before: resident memory of the child before the call, in MB.
         """
-        usual = self._usual_mb
+        usual = self._first_mb
         room = self.memory_mb - usual if self.memory_mb > usual else usual
         if error.code != "out-of-memory" or not usual or before - usual < LEAK_SHARE * room:
             return
         error.metadata |= {"leaked": True, "resident_mb": round(before), "usual_mb": round(usual)}
         error.retryable = True
-        if self._child is not None:
-            _say_goodbye(self._child)
-            self._discard()
+        self._discard()  # politely would take time that the call does not have
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Wait until it is this call's turn, unless too many wait already."""
-        with self._calls:
-            if self._limits.queue and self._waiting > self._limits.queue:  # the one that runs is counted too
-                seconds = max(self._seconds_of_a_call, NEWEST) * self._waiting
-                raise outcome.overloaded(self.spec.name, self._waiting - 1, seconds)
-            self._waiting += 1
-        try:
-            with self._lock:
+    def _turn(self, priority: int, seconds: float) -> Iterator[None]:
+        """Wait until it is this call's turn, unless too many wait already, and no longer than ``seconds``."""
+        until = time.monotonic() + seconds
+        with self._line.turn(priority, seconds):
+            # Another thread may be starting or ending the child.
+            left = -1.0 if math.isinf(until) else max(0.0, until - time.monotonic())
+            if not self._lock.acquire(timeout=min(left, threading.TIMEOUT_MAX)):
+                raise outcome.not_its_turn(self.spec.name, seconds)
+            try:
                 yield
-        finally:
-            with self._calls:
-                self._waiting -= 1
+            finally:
+                self._lock.release()
 
     def _wait_for_turn(self, patience: float) -> None:
         """Wait until a child that failed may be started again."""
@@ -363,7 +400,9 @@ class Worker:
         self._oom_kills = oom_kills()
         self._child = ChildProcess(self._scratch, log, self._limits.threads, self._cache, self._guard)
         self._started += 1
-        self._usual_mb = 0.0
+        self._answered = 0
+        self._held_mb, self._grown = 0.0, (0.0, 0.0)
+        self._first_mb = self._usual_mb = 0.0
         data = {"spec": self.spec.model_dump(mode="json"), "plugins": self._plugins, **self._child.offer()}
         try:
             seconds = self._limits.start_seconds
@@ -388,6 +427,7 @@ class Worker:
         places = [self._scratch, *([self._cache] if self._cache else []), *writable_options(self.spec)]
         return {
             "memory_mb": self.spec.memory_mb or limits.memory_mb,
+            "release_mb": round(RELEASE_SHARE * self.memory_mb, 3),
             "cpu_seconds": limits.cpu_seconds,
             "open_files": limits.open_files,
             "file_mb": limits.file_mb,

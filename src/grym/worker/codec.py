@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from grym.worker.shared import Arena
     from grym.worker.shared import Mapping as Mapped
 
+_KINDS: Final[Mapping[str, Any]] = {"str": str, "tuple[str, ...]": str, "int": int, "float": (int, float)}
 SOURCES: Final = ("frame", "values", "base64", "shared")
 
 
@@ -160,26 +161,39 @@ def _unpack_answer(item: object, frames: Sequence[Frame], clip_id: str) -> Answe
     try:
         return Answer(
             clip_id=clip_id,
-            text=text if error is None else None,
+            text=_text(text) if error is None else None,
             confidence=None if confidence is None else number(confidence, 0.0, 1.0),
             segments=tuple(_unpack_segment(segment) for segment in item.get("segments", ())),
             tokens=int(number(item.get("tokens", 0), 0.0)),
             seconds=number(item.get("seconds", 0.0), 0.0),
-            rung=str(item.get("rung", "")),
-            model=str(item.get("model", "")),
-            revision=str(item.get("revision", "")),
-            features=None if item.get("features") is None else _finite(frames[item["features"]]),
+            rung=_text(item.get("rung", "")),
+            model=_text(item.get("model", "")),
+            revision=_text(item.get("revision", "")),
+            features=None if item.get("features") is None else _finite(frames[_place(item["features"])]),
             error=None if error is None else unpack_error(error).record(),
-            failure=str(item.get("failure", "")),
-            scores={str(label): number(score, 0.0, 1.0) for label, score in item.get("scores", {}).items()},
+            failure=_text(item.get("failure", "")),
+            scores={_text(label): number(score, 0.0, 1.0) for label, score in item.get("scores", {}).items()},
         )
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as broken:
         garbled(f"a wrong value for clip {clip_id!r}: {broken}")
 
 
+def _text(value: object) -> str:
+    """``value`` as a text that can be stored: half a character (a lone surrogate) becomes an escape."""
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _place(value: object) -> int:
+    """The place of a frame: lists would take -1 for the last one."""
+    if type(value) is not int or value < 0:
+        msg = f"{value!r} is no frame"
+        raise ValueError(msg)
+    return value
+
+
 def _unpack_segment(item: Mapping[str, Any]) -> Segment:
     start = number(item["start"])
-    return Segment(start, number(item["end"], start), str(item["text"]), number(item["confidence"], 0.0, 1.0))
+    return Segment(start, number(item["end"], start), _text(item["text"]), number(item["confidence"], 0.0, 1.0))
 
 
 def unpack_matrix(result: Mapping[str, Any], frames: Sequence[Frame], rows: int) -> Frame:
@@ -190,7 +204,7 @@ def unpack_matrix(result: Mapping[str, Any], frames: Sequence[Frame], rows: int)
     """
     shape = result.get("shape")
     try:
-        matrix = _finite(frames[result["frame"]]).reshape(shape)
+        matrix = _finite(frames[_place(result["frame"])]).reshape(shape)
     except (ValueError, TypeError, KeyError, IndexError) as broken:
         garbled(f"broken feature vectors: {broken}")
     if matrix.ndim != 2 or len(matrix) != rows:  # noqa: PLR2004 - a matrix has two dimensions
@@ -207,7 +221,7 @@ def unpack_measures(items: object, rows: int) -> list[dict[str, float]]:
     if not isinstance(items, list) or len(items) != rows:
         garbled(f"measurements that are not one for each of {rows} clips")
     try:
-        return [{str(name): number(value) for name, value in item.items()} for item in items]
+        return [{_text(name): number(value) for name, value in item.items()} for item in items]
     except (ValueError, TypeError, AttributeError) as broken:
         garbled(f"broken measurements: {broken}")
 
@@ -218,12 +232,32 @@ def unpack_card(item: object) -> Card:
     Raises:
         ModelError: ``garbled-answer``: not a card.
     """
-    if not isinstance(item, dict):
+    if not isinstance(item, dict) or isinstance(item.get("tasks"), str) or isinstance(item.get("languages"), str):
         garbled("no card")
     try:
-        return Card(**{**item, "tasks": tuple(item["tasks"]), "languages": tuple(item.get("languages", ()))})
-    except (TypeError, KeyError) as broken:
+        card = Card(**{**item, "tasks": tuple(item["tasks"]), "languages": tuple(item.get("languages", ()))})
+        _check_card(card)
+    except (TypeError, KeyError, ValueError) as broken:
         garbled(f"a broken card: {broken}")
+    return card
+
+
+def _check_card(card: Card) -> None:
+    """Refuse a card whose fields are not of the types that :class:`Card` says."""
+    for one in dataclasses.fields(Card):
+        value = getattr(card, one.name)
+        kinds = _KINDS.get(str(one.type))
+        if kinds is None:
+            continue
+        items = value if isinstance(value, tuple) else (value,)
+        wrong = any(not isinstance(item, kinds) or isinstance(item, bool) for item in items)
+        wrong = wrong or any(isinstance(item, str) and item != _text(item) for item in items)
+        if wrong or any(isinstance(item, int | float) and not 0 <= item < math.inf for item in items):
+            msg = f"its {one.name} is {value!r}"
+            raise ValueError(msg)
+    if not isinstance(card.details, dict):
+        msg = "its details are no object"
+        raise ValueError(msg)  # noqa: TRY004 - a wrong value, as the caller sees it
 
 
 def pack_error(error: GrymError) -> Json:
@@ -241,6 +275,16 @@ def unpack_error(details: object) -> GrymError:
         record = ErrorRecord(**details)  # type: ignore[arg-type]  # anything else is a TypeError
         texts = (record.category, record.code, record.message, record.hint)
         if all(isinstance(text, str) for text in texts) and isinstance(record.metadata, dict):
+            metadata = {
+                _text(key): _text(value) if isinstance(value, str) else value for key, value in record.metadata.items()
+            }
+            record = dataclasses.replace(
+                record,
+                code=_text(record.code),
+                message=_text(record.message),
+                hint=_text(record.hint),
+                metadata=metadata,
+            )
             return GrymError.from_record(record)
     except TypeError:
         pass

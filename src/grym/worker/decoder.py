@@ -3,8 +3,9 @@
 A few children, each limited as grym.toml says and confined to its scratch folder,
 decode many files each. Requests are sent ahead of the replies, so a file costs no
 round trip; replies come in order, so the file that a child died of is known. A child
-that dies is replaced; a file that two children died of, or that is not decoded in
-time, is refused like any other bad clip. Knows nothing about models. Times are seconds.
+that dies is replaced; a file that two children died of, gave no answer to in time, or
+had not memory enough for, is refused like any other bad clip. Knows nothing about
+models. Times are seconds.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from grym.config import AudioLimits, WorkerLimits
 
 AHEAD: Final = 8  # requests that are sent before their turn: small enough for any pipe
-TRIES: Final = 2  # children that may die of one file before it is blamed
+TRIES: Final = 2  # children that may fail with one file before it is blamed
 CHILDREN: Final = 2
 NAME: Final = "decoder"
 HINT: Final = "Convert it with a tool that you trust, or leave it out."
@@ -249,22 +250,22 @@ class _Work:
                 found = _read(reply, asked)
                 self._sent.popleft()
                 return found
-        except TimeUp:
-            return self._refuse(asked, "timeout", f"was not decoded within {self._seconds:g} s")
-        except ResourceError as error:
+        except TimeUp:  # or somebody has stopped the child
+            code, what = "timeout", f"was not decoded within {self._seconds:g} s"
+        except ResourceError as error:  # or the child was large already
+            code, what = "memory", f"takes too much memory to decode. {error.message.rstrip('.')}"
             if error.code != "out-of-memory":  # it started processes
-                return self._refuse(asked, "died", f"made its decoder do what no decoder does ({error.code})")
-            return self._refuse(asked, "memory", f"takes too much memory to decode. {error.message.rstrip('.')}")
+                code, what = "died", f"made its decoder do what no decoder does ({error.code})"
         except WorkerError as error:  # what came is no reply: the decoder is not what it was
-            why = error.message
+            code, what = "died", f"ends its decoder ({error.message.rstrip('.')})"
         else:
             child.wait(self._seconds)
-            why = "its process ended"
+            code, what = "died", "ends its decoder (its process ended)"
         asked.tries += 1
         if asked.tries < TRIES:
             self._lose()
             return None
-        return self._refuse(asked, "died", f"ends its decoder ({why.rstrip('.')})")
+        return self._refuse(asked, code, what)
 
     def _refuse(self, asked: _Asked, code: str, what: str) -> GrymError:
         self._sent.popleft()

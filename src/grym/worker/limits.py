@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from grym.worker import landlock
+from grym.worker import landlock, privileges
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,14 +34,16 @@ class Limits:
 
     Attributes:
         memory_mb: data that it may have, with :data:`RESERVED_MB` on top: an allocation beyond it fails.
+        release_mb: resident memory beyond which it gives back what it can after a request.
         cpu_seconds: processor time of one request, whole seconds, all threads together; SIGXCPU ends it.
         open_files: descriptors.
         file_mb: largest file that it may write.
-        confine: whether it is confined to ``writable``, see :mod:`grym.worker.landlock`.
+        confine: whether it is confined to ``writable``, see :mod:`grym.worker.landlock`, without root's rights.
         writable: files and folders that it may write to.
     """
 
     memory_mb: float = 0.0
+    release_mb: float = 0.0
     cpu_seconds: float = 0.0
     open_files: int = 0
     file_mb: float = 0.0
@@ -85,6 +87,7 @@ class Limits:
             Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="ascii")
         if self.confine:
             kept += landlock.confine([Path(place) for place in self.writable])
+            kept += ["privileges"] if privileges.drop() else []
         return kept
 
     def begin(self) -> None:

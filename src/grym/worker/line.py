@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from grym.errors import DeadlineError
 from grym.worker import outcome
 
 if TYPE_CHECKING:
@@ -104,17 +103,29 @@ class Line:
                 self._make_room(priority)
             waiter = _Waiter(priority, next(self._numbers))
             self._waiting.append(waiter)
-        waiter.woken.wait(min(seconds, threading.TIMEOUT_MAX))
+        try:
+            waiter.woken.wait(min(max(0.0, seconds), threading.TIMEOUT_MAX))
+        except BaseException:  # Ctrl-C
+            self._leave(waiter)
+            raise
         with self._lock:
             if waiter.state == "served":
                 return
             if waiter.state == "waiting":
                 self._waiting.remove(waiter)
-                msg = f"No worker of {self._name!r} was free within {seconds:.3g} s."
-                hint = "Send less, or raise workers under [worker] in grym.toml."
-                facts = {"retry_after_seconds": round(self.retry_after, 3)}
-                raise DeadlineError(msg, code="queued-too-long", hint=hint, metadata=facts)
+                late = outcome.not_its_turn(self._name, seconds)
+                late.metadata["retry_after_seconds"] = round(self.retry_after, 3)
+                raise late
             raise outcome.overloaded(self._name, len(self._waiting), self.retry_after)
+
+    def _leave(self, waiter: _Waiter) -> None:
+        """Take back a caller that stopped waiting, with the place that it may have got this moment."""
+        with self._lock:
+            if waiter.state == "waiting":
+                self._waiting.remove(waiter)
+            elif waiter.state == "served":
+                self._served -= 1
+                self._call()
 
     def _make_room(self, priority: int) -> None:
         """Send the least important one away, the last that came among equals; or refuse."""

@@ -95,6 +95,13 @@ def overloaded(name: str, waiting: int, seconds: float) -> UnavailableError:
     return UnavailableError(msg, code="overloaded", hint=hint, metadata=facts)
 
 
+def not_its_turn(name: str, seconds: float) -> DeadlineError:
+    """No worker of model ``name`` was free, or up, within ``seconds``."""
+    msg = f"No worker of {name!r} was free within {seconds:.3g} s."
+    hint = "Send less, or raise workers under [worker] in grym.toml."
+    return DeadlineError(msg, code="queued-too-long", hint=hint)
+
+
 def closed(name: str, what: str) -> WorkerError:
     """The worker of model ``name`` cannot be used any more."""
     msg = f"The worker of {name!r} {what}."

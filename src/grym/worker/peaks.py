@@ -46,6 +46,13 @@ class Peaks:
             self._file = -1
 
 
+def resident_mb() -> float:
+    """Resident memory of this process now, in MB; 0 where the system does not say (only Linux has to)."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MB
+    return 0.0
+
+
 def peak_rss_mb() -> float:
     """Highest resident memory of this process since it was last reset, in MB.
 

@@ -146,6 +146,11 @@ class Pool:
         return Load(len(seats), down, busy, line.waiting, line.shed, replaced, self._recycled)
 
     @property
+    def runs(self) -> bool:
+        """Whether any of its workers has a process."""
+        return any(seat.worker.runs for seat in list(self._seats))
+
+    @property
     def pressed(self) -> bool:
         """Whether so many calls wait that cheaper settings are due."""
         return self._line.pressed
@@ -238,6 +243,8 @@ class Pool:
         until = math.inf if deadline is None else time.monotonic() + deadline
         self.start(patience=self._limits.call_seconds if deadline is None else deadline)
         with self._line.turn(priority, until - time.monotonic()), self._taken() as seat:
+            if deadline is not None and not seat.worker.runs:
+                self._started(seat.worker, deadline, until)
             left = None if deadline is None else max(0.001, until - time.monotonic())
             return ask(seat.worker, left)
 
@@ -250,6 +257,7 @@ class Pool:
             free = [seat for seat in self._seats if not seat.busy and not seat.down]
             # All that is free may be dead this moment: then one of those is waited for.
             free = free or [seat for seat in self._seats if not seat.busy]
+            free = [seat for seat in free if seat.worker.runs] or free
             if not free:
                 msg = f"No worker of {self.spec.name!r} is there."
                 raise UnavailableError(msg, code="overloaded", hint="Ask again.", retryable=True)
@@ -266,6 +274,24 @@ class Pool:
                 seat.seconds += time.monotonic() - started
             if not seat.worker.runs or self._worn(seat):
                 self._wake.set()
+
+    def _started(self, worker: Worker, deadline: float, until: float) -> None:
+        """Start a worker in a thread, so that the caller waits no longer than it has time; it goes on starting."""
+        errors: list[GrymError] = []
+
+        def start() -> None:
+            try:
+                worker.start(patience=max(0.0, until - time.monotonic()))
+            except GrymError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=start, name=f"start-{self.spec.name}", daemon=True)
+        thread.start()
+        thread.join(min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX))
+        if errors:
+            raise errors[0]
+        if thread.is_alive():
+            raise outcome.not_its_turn(self.spec.name, deadline)
 
     def _worn(self, seat: _Seat) -> bool:
         return bool(self._limits.recycle_after) and seat.calls >= self._limits.recycle_after

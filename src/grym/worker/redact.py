@@ -9,10 +9,15 @@ import re
 from typing import Final
 
 _QUOTED: Final = re.compile(r"""(["'])(?:~|/|[A-Za-z]:[\\/])[^"'\n]*\1""")
-_BARE: Final = re.compile(r"(?<![\w:/\\.…<])(?:~|[A-Za-z]:)?(?:[/\\][\w.@+,=%-]+)+[/\\]?")
+# After a colon too ("error:/home/ann/x"), but not what follows the name of a scheme ("https://example.org/x").
+_BARE: Final = re.compile(
+    r"(?:(?<![\w:/\\.…<])|(?<=:)(?!//))(?:~(?:[A-Za-z_][\w.-]*)?|[A-Za-z]:)?(?:(?:/|\\{1,4})[\w.@+,=%-]+)+[/\\]?"
+)
+_FILE_URL: Final = re.compile(r"\bfile://(?=[/\\~])", re.IGNORECASE)
 _URL_SECRET: Final = re.compile(r"(\w+://)[^\s/@]+@")
 _NAMED_SECRET: Final = re.compile(
-    r"""(?ix) ( \b[\w-]*(?:api[_-]?key|token|secret|passw(?:or)?d|credential|authorization)["']? \s*[=:]\s*["']?
+    r"""(?ix) ( \b[\w-]*(?:(?:api|access|private|secret|signing|encryption)[_-]?key|token|secret|passw(?:or)?d
+        |passphrase|credential|authorization)["']? \s*[=:]\s*["']?
         (?:bearer\s+|basic\s+)? | \bbearer\s+ ) (?!…) [^\s"',;&)]{3,}"""
 )
 _SECRET: Final = re.compile(
@@ -21,7 +26,7 @@ _SECRET: Final = re.compile(
 )
 # Eight numbers in a row, with or without a fraction, are samples or features; so are bytes in hexadecimal or base64.
 _NUMBERS: Final = re.compile(
-    r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?[\s,;]+){7,}[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
+    r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?[\s,;\[\]]+){7,}[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
 )
 _BYTES: Final = re.compile(r"(?:\\x[0-9a-f]{2}[^\\\s\x22\x27]?){4,}", re.IGNORECASE)
 _BASE64: Final = re.compile(r"\b(?=[a-z0-9+/]*[A-Z])(?=[A-Z0-9+/]*[a-z])[A-Za-z0-9+/]{64,}={0,2}")
@@ -45,6 +50,7 @@ def redact(text: str, limit: int = 300) -> str:
     line = _NUMBERS.sub("…", line)
     line = _BYTES.sub("…", line)
     line = _BASE64.sub("…", line)
+    line = _FILE_URL.sub("", line)
     line = _QUOTED.sub(lambda found: found[1] + _last(found[0].strip(found[1])) + found[1], line)
     line = _BARE.sub(lambda found: _last(found[0]), line)
     if len(line) <= limit:

@@ -26,7 +26,7 @@ from grym.models.interface import AudioClip, Level, Model
 from grym.models.registry import load_model
 from grym.worker import codec
 from grym.worker.limits import MB, Limits
-from grym.worker.peaks import Peaks
+from grym.worker.peaks import Peaks, resident_mb
 from grym.worker.protocol import Frame, Json, Message, Operation
 from grym.worker.redact import redact
 from grym.worker.shared import Mapping
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MESSAGE_CHARACTERS: Final = 600
+GROWN: Final = 1.05  # since it last gave memory back: then a search for cyclic garbage may be worth its time
 OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory", "cannot allocate memory")
 _log = logging.getLogger("grym.worker")
 
@@ -58,6 +59,7 @@ class Session:
     compute_seconds: float = field(default=0.0, init=False)
     limits: Limits | None = field(default=None, init=False)
     peaks: Peaks = field(default_factory=Peaks, init=False)
+    _settled_mb: float = field(default=0.0, init=False)
 
     def answer(self, request: Message) -> Message:
         """Do what a request asks; whatever goes wrong becomes an error reply.
@@ -79,6 +81,7 @@ class Session:
             if told.code == "out-of-memory":
                 memory.release()
         so_far, this_call = self.peaks.end()
+        self._give_back()
         usage = {
             "seconds": time.perf_counter() - wall,
             "compute_seconds": self.compute_seconds,
@@ -98,6 +101,19 @@ class Session:
                 self.model.close()
             except Exception:  # noqa: BLE001 - adapters raise anything
                 _log.exception("The model could not be closed.")
+
+    def _give_back(self) -> None:
+        """Let the system have what the C library keeps for later, if this process has become large.
+
+        Otherwise whoever looks from outside would take it for a leak.
+        """
+        if self.limits is None or not self.limits.release_mb or (held := resident_mb()) <= self.limits.release_mb:
+            return
+        if held > GROWN * self._settled_mb:
+            memory.release()
+        else:
+            memory.trim()
+        self._settled_mb = resident_mb()
 
     def _dispatch(self, request: Message, identity: object) -> Reply:
         name, data = request.header.get("operation"), request.header.get("data", {})
