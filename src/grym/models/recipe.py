@@ -283,14 +283,4 @@ def mini_stages(
         string_share=0.75,
         start_from=fourth.key,
     )
-    sixth = dataclasses.replace(
-        fifth,
-        steps=steps(450),
-        seed=seed + 5,
-        learning_rate=6e-4,
-        fsdd_share=0.3,
-        recorded_share=0.2 if voices else 0.0,
-        string_share=0.8,
-        start_from=fifth.key,
-    )
-    return first, second, third, fourth, fifth, sixth
+    return first, second, third, fourth, fifth
