@@ -176,7 +176,7 @@ def test_a_leak_costs_a_restart_and_no_answer(make, faulty, tmp_path, limits):  
     assert 2 <= worker.restarts <= 8
 
 
-@pytest.mark.parametrize(("kind", "memory_mb", "seconds"), [("Honest", 260, (1, 18)), ("Cache", 200, (1, 1))])
+@pytest.mark.parametrize(("kind", "memory_mb", "seconds"), [("Honest", 280, (1, 18)), ("Cache", 260, (1, 1))])
 def test_a_process_that_keeps_what_it_needs_is_left_alone(make, probes, kind, memory_mb, seconds):  # noqa: F811
     """Memory that the C library keeps for later, and caches that the first calls fill, are no leak."""
     worker = make(spec(adapter=f"probes:{kind}"), memory_mb=memory_mb)

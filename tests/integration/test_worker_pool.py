@@ -148,6 +148,7 @@ def test_the_deadline_covers_a_start(make: Callable[..., Pool], tmp_path: Path) 
     (tmp_path / "count").write_text("")
     (first,) = pool.pids
     os.kill(first, signal.SIGKILL)  # the pool reaps it at once
+    assert eventually(lambda: not alive(first))
     with pytest.raises(DeadlineError):
         pool.process([clip()], Options(), deadline=0.3)
     assert eventually(lambda: pool.pids not in ([], [first]) and (tmp_path / "count").read_text())

@@ -10,7 +10,7 @@ import pytest
 from rich.table import Table
 from typer.testing import CliRunner
 
-from flows.__main__ import app
+from flows.__main__ import app, out
 from flows.terminal import styled, terminal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,8 +41,9 @@ def test_every_verb_prints_through_it() -> None:
 
 
 @pytest.mark.parametrize("more", [[], ["--evidence"]])
-def test_transcripts_with_brackets_are_scored(tmp_path: Path, more: list[str]) -> None:
+def test_transcripts_with_brackets_are_scored(tmp_path: Path, more: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Names, ids, speakers, slices, words and repeats like markup: nothing is swallowed and nothing breaks."""
+    monkeypatch.setattr(out, "width", 160)  # a narrow terminal breaks the cells of tables
     ids = [f"[/s{n % 7}]_{n}" for n in range(21)]
     texts = {"ref": "one [noise] [/laugh] two :x:", "a": "one [/cough] [/laugh] :x:", "b": "one [/cough] [noise] :x:"}
     for name, text in texts.items():

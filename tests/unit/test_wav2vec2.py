@@ -247,7 +247,7 @@ def _tiny(folder: Path, family: str) -> Path:
     import transformers
 
     torch.manual_seed(0)
-    shutil.copytree(MINI, folder, ignore=shutil.ignore_patterns("lexicon.json"))
+    shutil.copytree(MINI, folder, ignore=shutil.ignore_patterns("lexicon.json", "lead_in.json"))
     common = {
         "vocab_size": 31, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
         "intermediate_size": 64, "conv_dim": (32, 32, 32), "conv_kernel": (10, 8, 4), "conv_stride": (5, 8, 8),
