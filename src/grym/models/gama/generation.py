@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
+from grym.models.gama.decoding import follows, greedy
 from grym.models.generated import Generated, Recorder, cut_at_end
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ def generate(
         seed: of the presets that sample; the state of torch's generators is left as it was.
     """
     text, chosen = model.config.text_config, PRESETS[preset]
+    ids, mask = left_padded(prompts, _padding(text), model.device)
+    if preset == "greedy" and follows(model.language_model):
+        given = model.sequence(audio, ids, mask)
+        limits: dict[str, Any] = {"max_new_tokens": max_new_tokens, "ends": ends(text), "pad": _padding(text)}
+        return _cut(*greedy(model.language_model, given, **limits), ends(text))
     settings = GenerationConfig(
         **{name: value for name, value in chosen.items() if name != "repetition_penalty"},
         max_new_tokens=max_new_tokens,
@@ -56,13 +62,11 @@ def generate(
         eos_token_id=list(ends(text)),
         pad_token_id=_padding(text),
     )
-    ids, mask = left_padded(prompts, _padding(text), model.device)
     recorder = Recorder()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         new = model.generate(audio, ids, mask, settings, _processors(recorder, chosen))
-    scores = recorder.finish(new)
-    return [cut_at_end(row, score, ends(text)) for row, score in zip(new.tolist(), scores.tolist(), strict=True)]
+    return _cut(new, recorder.finish(new), ends(text))
 
 
 @torch.inference_mode()
@@ -92,6 +96,10 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -
     ids = [[pad] * (longest - len(row)) + list(row) for row in rows]
     mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def _cut(ids: torch.Tensor, scores: torch.Tensor, stops: tuple[int, ...]) -> list[Generated]:
+    return [cut_at_end(row, score, stops) for row, score in zip(ids.tolist(), scores.tolist(), strict=True)]
 
 
 def _score_some(
