@@ -360,7 +360,7 @@ def test_a_child_that_breaks_the_protocol_is_killed(make, what, code):
     pid = worker.pid
     with pytest.raises(WorkerError) as caught:
         worker.process([clip(what)], Options(), deadline=30)
-    assert caught.value.code == code
+    assert (caught.value.code, caught.value.retryable) == (code, True)
     assert not alive(pid)
     assert worker.ping()["status"] == "ok"
 

@@ -152,7 +152,7 @@ class ChildProcess:
 
         Raises:
             TimeUp: ``until`` passed.
-            WorkerError: the message is truncated or garbled.
+            WorkerError: the message is truncated or garbled; a fresh child may do better, so it may be tried again.
             ResourceError: the child takes more than it may.
         """
         source = self._source.fileno()
@@ -163,7 +163,11 @@ class ChildProcess:
                     return os.readv(source, [view])
             return 0
 
-        return read_message(readinto)
+        try:
+            return read_message(readinto)
+        except WorkerError as error:
+            hint = "It is started anew with the next call."
+            raise WorkerError(error.message, code=error.code, hint=hint, retryable=True) from error
 
     def ended(self) -> bool:
         """Whether the child has ended. It is not reaped, so that its group can still be named."""
