@@ -19,7 +19,7 @@ from grym.models.gama.adapter import Gama, GamaOptions
 from grym.models.gama.decoding import greedy
 from grym.models.gama.frontend import log_mels
 from grym.models.gama.generation import left_padded
-from grym.models.gama.loading import encode, load
+from grym.models.gama.loading import encode, few_threads, load
 from grym.models.gama.prompts import INSTRUCTIONS, fill
 from grym.models.interface import AudioClip, Options
 from grym.models.wav2vec2 import CHECKPOINTS
@@ -46,7 +46,7 @@ def measure(folder: Path) -> Iterator[Figure]:
     clips = [_clip(number) for number in range(BATCH)]
     spectrograms = log_mels([clip.samples for clip in clips], loaded.model.config.audio_config)
     prompt = encode(loaded.tokenizer, fill(INSTRUCTIONS["describe"]), loaded.model.config.text_config.bos_token_id)
-    with torch.inference_mode():
+    with torch.inference_mode(), few_threads(loaded.model):
         yield from _cache(loaded.model, spectrograms[:1], prompt)
         yield _batched(loaded.model, spectrograms)
     model = Gama(ModelSpec(name="gama-mini", adapter="gama"), GamaOptions(path="bundled:gama-mini", device="cpu"))

@@ -123,6 +123,7 @@ def test_bad_input_is_quarantined_with_its_reason_and_the_run_goes_on(project: A
     assert str(project.folder) not in " ".join(quarantine["message"])
 
 
+@pytest.mark.chaos
 def test_a_flow_killed_midway_is_resumed_to_the_same_result(project: Any, digits: tuple[Rows, Write]) -> None:
     """SIGKILL of the flow, then the same command: same tables, finished batches untouched."""
     project = project.bare()

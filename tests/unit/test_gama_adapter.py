@@ -21,7 +21,7 @@ from grym.corpus.manifest import Entry
 from grym.errors import AudioError, ConfigError, GrymError, ModelError, ResourceError
 from grym.models import memory as machine
 from grym.models.answers import NOTHING, Heard, confidence_of
-from grym.models.gama import memory
+from grym.models.gama import loading, memory
 from grym.models.gama.adapter import Gama, GamaOptions
 from grym.models.gama.captions import nearest, nearest_by_words
 from grym.models.gama.embedders import find_embedder
@@ -82,6 +82,24 @@ def test_a_clip_gets_the_same_answer_alone_and_in_any_batch(folder: Path, preset
             assert answer.features is not None
             assert alone.features is not None
             np.testing.assert_allclose(answer.features, alone.features, atol=1e-5)
+
+
+def test_a_small_network_computes_in_one_thread(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it answers, and only then; a large one has them all."""
+    model, seen = _model(folder), []
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    listen = Gama._listen
+    monkeypatch.setattr(Gama, "_listen", lambda *given: (seen.append(torch.get_num_threads()), listen(*given))[1])
+    try:
+        for most in (loading.SMALL_PARAMETERS, 1):
+            monkeypatch.setattr(loading, "SMALL_PARAMETERS", most)
+            assert model.process([_clip(0.5)], Options(max_new_tokens=1))[0].error is None
+            model.features([_clip(0.5)])
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1, 2, 2]
 
 
 def test_what_an_answer_holds(folder: Path) -> None:

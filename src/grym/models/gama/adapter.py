@@ -131,16 +131,19 @@ class Gama:
         Raises:
             ConfigError: task, prompt or labels cannot be used; they are the same for all clips.
         """
+        from grym.models.gama.loading import few_threads
+
         loaded = self._load()
         asked = self._ask(options, loaded)
-        return answer_all(
-            batch,
-            self.card,
-            refuse=self._refuse,
-            windows=lambda clip: split(clip.samples, clip.rate, loaded.model.config.window_seconds),
-            hear=lambda clips, spans: self._hear(loaded, asked, clips, spans),
-            answer=lambda clip, spans, heard: self._answer(clip, spans, heard, asked, options),
-        )
+        with few_threads(loaded.model):
+            return answer_all(
+                batch,
+                self.card,
+                refuse=self._refuse,
+                windows=lambda clip: split(clip.samples, clip.rate, loaded.model.config.window_seconds),
+                hear=lambda clips, spans: self._hear(loaded, asked, clips, spans),
+                answer=lambda clip, spans, heard: self._answer(clip, spans, heard, asked, options),
+            )
 
     def features(self, batch: Sequence[AudioClip]) -> npt.NDArray[np.float32]:
         """Pooled audio tokens averaged over time, float32 ``shape = (batch, width of the encoder)``.
@@ -152,6 +155,8 @@ class Gama:
         """
         import torch
 
+        from grym.models.gama.loading import few_threads
+
         loaded = self._load()
         vectors = []
         for clip in batch:
@@ -159,7 +164,7 @@ class Gama:
             if error is not None:
                 raise error
             spans = split(clip.samples, clip.rate, loaded.model.config.window_seconds)
-            with torch.inference_mode():
+            with torch.inference_mode(), few_threads(loaded.model):
                 parts = [self._listen(loaded, [clip.samples[s.start : s.stop]])[1][0] for s in spans]
             vectors.append(weighted(parts, spans))
         return np.stack(vectors) if vectors else np.zeros((0, self.card.feature_dim), np.float32)
