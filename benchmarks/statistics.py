@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import islice, product
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -165,7 +166,8 @@ def _texts(
 ) -> tuple[list[list[str]], list[list[str]]]:
     """Random texts of about 12 words with 10 % errors; or other errors in texts that are given."""
     rng = np.random.default_rng(seed)
-    vocabulary = [f"w{i}" for i in range(3000)]
+    syllables = [first + second for first in "bdfgklmnprstvz" for second in "aeiou"]
+    vocabulary = ["".join(three) for three in islice(product(syllables, repeat=3), 0, 150_000, 50)]
     references, hypotheses = [], []
     for place, length in enumerate((1 + rng.poisson(10.7, count)).tolist()):
         drawn = [vocabulary[i] for i in rng.integers(0, len(vocabulary), length).tolist()]

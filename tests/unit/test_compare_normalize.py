@@ -3,6 +3,9 @@
 import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from whisper_normalizer.english import EnglishTextNormalizer
 
 from grym.compare.normalize import get_normalizer
 from grym.errors import ConfigError
@@ -45,3 +48,19 @@ def test_unknown_name_lists_the_known_ones():
     with pytest.raises(ConfigError, match=r"'klingon'.*none, basic, english") as caught:
         get_normalizer("klingon")
     assert caught.value.code == "unknown-normalizer"
+
+
+NUMBERS = ("one", "hundred", "o'clock", "one's", "point", "oh", "per", "cents", "twenty-one", "3", "$5")
+TOGETHER = ("he's", "she'd", "it's", "been", "gone", "gotta", "gotten", "done", "and", "a", "half", "'tis", "n't", "'s")
+ALONE = (
+    "Colour", "MR.", "st", "wanna", "imma", "hmm", "um,", "don't", "y'all", "rock'n'roll", "dogs'", "so.", "what?!",
+    "a.b", "x-y", "[noise]", "(uh)", "café", "\u212aelvin", "isn't,", "organise", "d'you",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(NUMBERS + TOGETHER + ALONE), max_size=7), st.sampled_from((" ", "  ", " \n")))
+@settings(max_examples=400, deadline=None)
+def test_words_that_are_read_one_by_one_give_what_the_library_gives(words, space):
+    """The short cut of the English rules is none in what comes out, whatever stands beside what."""
+    text = space.join(words)
+    assert get_normalizer("english")(text) == " ".join(EnglishTextNormalizer()(text).split())

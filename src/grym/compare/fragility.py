@@ -254,7 +254,8 @@ def _counts(texts: _Texts, *, merge: bool, drop: bool) -> _Counted:
 
 def _without_fillers(text: Text) -> Text:
     if text.plain:
-        return replace(text, words=tuple(word for word in text.words if word.lower() not in FILLERS))
+        kept = tuple(word for word in text.words if word not in FILLERS and word.lower() not in FILLERS)
+        return text if len(kept) == len(text.words) else replace(text, words=kept)
     arcs = tuple(replace(arc, word=NULL) if arc.word.lower() in FILLERS else arc for arc in text.arcs)
     return replace(text, arcs=arcs)
 

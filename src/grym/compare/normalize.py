@@ -7,8 +7,9 @@ Knows nothing about audio, models or tables. Every score row stores
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,9 @@ _RULES: Final[dict[str, str]] = {
     "basic": "BasicTextNormalizer()",
     "english": "EnglishTextNormalizer()",
 }
+_WORD: Final = re.compile(r"[a-z]+(?:'[a-z]+)*[.,;:?!]*")
+_LETTERS: Final = re.compile(r"[a-z]+")
+_PERFECT: Final = re.compile(r"'[ds]\s+(?:been|gone|done|got)")  # "he's been", "he's gotta": two words are one rule
 # What the rules make of these is part of the digest: the library's tables and Python's Unicode data can
 # change the outcome without a change of the library's version.
 _PROBES: Final = (
@@ -55,6 +59,13 @@ class Normalizer:
 
     def __call__(self, text: str) -> str:
         """The normalised text."""
+        if self.name == "english":
+            # Most rules look at single words, and there are few different ones: asking the library once for each takes
+            # a tenth of the time that its whole list of patterns takes for each text.
+            lowered = text.lower()
+            alone = [_alone(word) for word in lowered.split()]
+            if None not in alone and not _PERFECT.search(lowered):
+                return " ".join(filter(None, alone))
         return " ".join(_function(self.name)(text).split())
 
 
@@ -88,6 +99,20 @@ def get_normalizer(name: str) -> Normalizer:
     function = _function(name)
     facts = "\x1f".join((name, source, _RULES[name], *(" ".join(function(probe).split()) for probe in _PROBES)))
     return Normalizer(name, source, hashlib.sha256(facts.encode()).hexdigest()[:8])
+
+
+@lru_cache(maxsize=1 << 16)
+def _alone(word: str) -> str | None:
+    """What the English rules make of a word in lower case, or ``None`` if they read it together with its neighbours."""
+    if not _WORD.fullmatch(word) or not _number_words().isdisjoint(_LETTERS.findall(word)):
+        return None
+    return " ".join(_function("english")(word).split())
+
+
+@cache
+def _number_words() -> frozenset[str]:
+    """Words that numbers are made of; ``and`` matters only beside another of them."""
+    return frozenset(_function("english").standardize_numbers.words) - {"and"}  # type: ignore[attr-defined]
 
 
 @cache
