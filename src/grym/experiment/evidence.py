@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
@@ -63,7 +64,7 @@ _MOMENTS: Final = """
 WITH units AS (
     SELECT unit, arm,
            {values}
-    FROM measurements GROUP BY unit, arm
+    FROM (SELECT *, {flags} FROM measurements) GROUP BY unit, arm
 ), counted AS (
     SELECT u.*, e.randomised, e.unit IS NULL AS lost
     FROM units u LEFT JOIN exposed e ON e.unit = u.unit AND e.arm = u.arm
@@ -168,7 +169,11 @@ def open_events(
     try:
         with store.publishing(), duckdb.connect(config=settings) as connection:
             connection.execute("SET enable_progress_bar = false")
-            yield Events(connection, store, experiment, until_ms)
+            events = Events(connection, store, experiment, until_ms)
+            try:
+                yield events
+            finally:
+                events.close()
     except duckdb.OutOfMemoryException as error:
         msg = f"The statistics of experiment {experiment.name!r} do not fit into memory."
         raise ResourceError(
@@ -182,49 +187,96 @@ def open_events(
 class Events:
     """An open set of events; made by :func:`open_events`.
 
-    Attributes:
-        connection: with ``exposures``, ``measurements`` and ``exposed``.
-        repeated: rows that were landed more than once.
+    Looking for rows that were landed twice takes as long as a third of the statistics, and there hardly ever are any:
+    it goes on in a thread while the statistics are computed as if there were none. :meth:`settle` waits for it.
     """
 
     def __init__(
         self, connection: duckdb.DuckDBPyConnection, store: Store, experiment: Experiment, until_ms: int | None
     ) -> None:
-        self.connection = connection
+        self._connection = connection
         self._experiment = experiment
         self._until_ms = until_ms
+        self._settled: int | None = None
         run = run_id(experiment.name, experiment.version)
         # Measurements are listed first: what is landed meanwhile then lacks no exposure.
-        self.repeated = sum(
-            _view(connection, table, _parts(store, table, run), until_ms) for table in ("measurements", "exposures")
-        )
-        connection.execute(_EXPOSED)
-        connection.execute(_MIXED)
-        self._mixed = _count(connection, "SELECT count(*) FROM mixed")
+        self._files = {table: _files(_parts(store, table, run)) for table in ("measurements", "exposures")}
+        for table, files in self._files.items():
+            _view(connection, table, files, until_ms)
+        self._twice: dict[str, NDArray[np.uint64]] = {}
+        self._failed: Exception | None = None
+        self._looking = Thread(target=self._look, args=(connection.cursor(),))
+        self._looking.start()
+        try:
+            self._group()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """With ``exposures``, ``measurements`` and ``exposed``, no row of which comes twice."""
+        self.settle()
+        return self._connection
+
+    def settle(self) -> int:
+        """Take away rows that were landed more than once; how many those were."""
+        if self._settled is None:
+            self._looking.join()
+            if self._failed is not None:
+                raise self._failed
+            self._settled = sum(
+                _once(self._connection, table, self._files[table], hashes, self._until_ms)
+                for table, hashes in self._twice.items()
+                if len(hashes)
+            )
+            if self._settled:
+                self._group()
+        return self._settled
+
+    def close(self) -> None:
+        """Wait until nobody uses the connection any more."""
+        self._looking.join()
+
+    def _look(self, connection: duckdb.DuckDBPyConnection) -> None:
+        try:
+            self._twice = {table: _repeated(connection, files) for table, files in self._files.items() if files}
+        except Exception as error:  # noqa: BLE001 - raised again by settle(), in the thread that asks
+            self._failed = error
+
+    def _group(self) -> None:
+        self._connection.execute(_EXPOSED)
+        self._arms = {name: found for name, *found in self._connection.sql(_ARMS).fetchall()}
+        self._connection.execute(_MIXED)
+        self._mixed = _count(self._connection, "SELECT count(*) FROM mixed")
+        if self._mixed:
+            self._connection.execute("UPDATE exposed SET randomised = false WHERE unit IN (FROM mixed)")
 
     def evidence(self) -> Evidence:
         """The sufficient statistics."""
-        arms = {name: found for name, *found in self.connection.sql(_ARMS).fetchall()}
-        if self._mixed:
-            self.connection.execute("UPDATE exposed SET randomised = false WHERE unit IN (FROM mixed)")
-        asked = queries(self._experiment)
-        answer = self.connection.sql(moments_query(self._experiment))
-        found = {row[0]: dict(zip(answer.columns, row, strict=True)) for row in answer.fetchall()}
-        exposed = dict(
-            self.connection.sql("SELECT arm, count(*) FROM exposed WHERE randomised GROUP BY arm").fetchall()
-        )
+        found, exposed = self._sums()
+        if self._settled is None and self.settle():
+            found, exposed = self._sums()
+        arms = self._arms
         times = [time for row in arms.values() for time in row[2:]]
         return Evidence(
             rows=tuple(_rows(self._experiment, found, exposed)),
             arms=tuple(ArmCount(a.name, *arms.get(a.name, (0, 0))[:2]) for a in self._experiment.arms),
             mixed=self._mixed,
             lost=sum(row[f"{metric.name}.lost"] for row in found.values() for metric in self._experiment.metrics),
-            repeated=self.repeated,
+            repeated=self.settle(),
             first_ms=min(times, default=None),
             last_ms=max(times, default=None),
             until_ms=self._until_ms,
-            query_digest=hashlib.sha256(asked.encode()).hexdigest(),
+            query_digest=hashlib.sha256(queries(self._experiment).encode()).hexdigest(),
         )
+
+    def _sums(self) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
+        """Sums and units of each arm, from the rows as they are known now."""
+        answer = self._connection.sql(moments_query(self._experiment))
+        found = {row[0]: dict(zip(answer.columns, row, strict=True)) for row in answer.fetchall()}
+        exposed = "SELECT arm, count(*) FROM exposed WHERE randomised GROUP BY arm"
+        return found, dict(self._connection.sql(exposed).fetchall())
 
 
 def queries(experiment: Experiment) -> str:
@@ -239,6 +291,7 @@ def moments_query(experiment: Experiment) -> str:
     """
     metrics = list(enumerate(experiment.metrics))
     return _MOMENTS.format(
+        flags=", ".join(f"metric = {literal(metric.name)} AS m{i}" for i, metric in metrics),
         values=",\n           ".join(item for i, metric in metrics for item in _of_unit(i, metric)),
         metrics=",\n       ".join(item for i, metric in metrics for item in _of_metric(i, metric)),
     )
@@ -246,7 +299,7 @@ def moments_query(experiment: Experiment) -> str:
 
 def _of_unit(i: int, metric: Metric) -> Iterator[str]:
     """What a unit's events of one metric come to: their number n, and y, w and x where the metric has them."""
-    mine = f"FILTER (metric = {literal(metric.name)})"
+    mine = f"FILTER (m{i})"
     yield f"count(*) {mine} AS n{i}"
     yield f"{'max' if metric.kind == 'proportion' else 'sum'}(value) {mine} AS y{i}"
     if metric.weight:
@@ -283,25 +336,40 @@ def _parts(store: Store, table: str, run: str) -> list[Path]:
     return sorted(store.landing.glob(f"{table}/dt=*/run={run}/part-*.parquet"), key=str)
 
 
-def _view(connection: duckdb.DuckDBPyConnection, table: str, paths: list[Path], until_ms: int | None) -> int:
-    """Make a view of a table's rows without repeated ones; the number of those."""
-    names = ", ".join(f'"{column.name}"' for column in TABLES[table].columns)
-    if not paths:
+def _files(paths: list[Path]) -> str:
+    """Paths as DuckDB's list; empty if there is none."""
+    return f"[{', '.join(literal(str(path)) for path in paths)}]" if paths else ""
+
+
+def _view(connection: duckdb.DuckDBPyConnection, table: str, files: str, until_ms: int | None) -> None:
+    """Make a view of a table's rows as they were landed."""
+    if files:
+        query = f"SELECT {_names(table)} FROM read_parquet({files}){_wanted(until_ms)}"  # noqa: S608
+        connection.execute(f"CREATE TEMP VIEW {table} AS {query}")
+    else:
         connection.register(table, arrow_schema(TABLES[table]).empty_table())
-        return 0
-    files = f"[{', '.join(literal(str(path)) for path in paths)}]"
-    wanted = "" if until_ms is None else f" WHERE at_ms <= {int(until_ms)}"
-    twice = _repeated(connection, files)
-    if not len(twice):
-        connection.execute(f"CREATE TEMP VIEW {table} AS SELECT {names} FROM read_parquet({files}){wanted}")  # noqa: S608
-        return 0
+
+
+def _once(
+    connection: duckdb.DuckDBPyConnection, table: str, files: str, twice: NDArray[np.uint64], until_ms: int | None
+) -> int:
+    """Make the view one without repeated rows; the number of those."""
     connection.register("hashes", {"hashed": twice})
     connection.execute(f"CREATE TEMP TABLE twice_{table} AS FROM hashes")
     connection.unregister("hashes")
+    connection.execute(f"DROP VIEW {table}")
     # Only rows that share the hash of their id are compared: the rest cannot be repeated.
-    connection.execute(_KEPT.format(table=table, names=names, files=files))
-    connection.execute(_ONCE.format(table=table, names=names, files=files, wanted=wanted))
+    connection.execute(_KEPT.format(table=table, names=_names(table), files=files))
+    connection.execute(_ONCE.format(table=table, names=_names(table), files=files, wanted=_wanted(until_ms)))
     return _count(connection, _EXTRA.format(table=table, files=files))
+
+
+def _names(table: str) -> str:
+    return ", ".join(f'"{column.name}"' for column in TABLES[table].columns)
+
+
+def _wanted(until_ms: int | None) -> str:
+    return "" if until_ms is None else f" WHERE at_ms <= {int(until_ms)}"
 
 
 def _repeated(connection: duckdb.DuckDBPyConnection, files: str) -> NDArray[np.uint64]:
