@@ -105,6 +105,10 @@ def test_a_model_that_breaks_once(deed: str, whole: Case, folder: Path, prefect_
     assert outcomes.filter(pl.col("status") == "ok").height == outcomes.height == 24
     assert outcomes.select("arm", "clip_id").is_unique().all()
     left, right = tables(case.home), tables(whole.home)
+    if category == "resource":  # answers of a batch that was asked in parts say so, and are the same otherwise
+        parted = pl.col("rung").str.contains(" batch=")
+        assert 1 < left["outcomes"].filter(parted).height < outcomes.height
+        left["outcomes"] = left["outcomes"].with_columns(pl.col("rung").str.replace(r" batch=\S+$", ""))
     for name in ("outcomes", "words", "comparisons", "clips"):
         assert left[name].equals(right[name]), name
     assert features(case.home) == features(whole.home)

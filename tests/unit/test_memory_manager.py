@@ -104,9 +104,11 @@ def test_a_batch_that_is_too_much_is_halved_and_remembered(manager: MemoryManage
     """All are answered in order, the size is not tried again until it is forgotten, and answers say so."""
     toy = Toy(room_mb=200)  # ten seconds
     batch = clips(4, 4, 4, 4)
-    answers, usage = manager.process(toy, batch, Options())
+    told: list[ResourceError] = []
+    answers, usage = manager.process(toy, batch, Options(), tell=told.append)
     assert [a.clip_id for a in answers] == ["c0", "c1", "c2", "c3"]
     assert toy.calls == [16, 8, 8]
+    assert [error.code for error in told] == ["out-of-memory"]
     assert {a.rung for a in answers} == {"fp32/cpu batch=8s"}
     assert (usage.wall_seconds, usage.call_peak_mb, usage.pid) == (2.0, 180, 7)
     toy.calls.clear()

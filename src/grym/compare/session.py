@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -24,7 +25,7 @@ from grym.compare.run_evidence import look_at, look_row
 from grym.compare.score import aligned_rows
 from grym.compare.task import Task, Transcribe
 from grym.compare.wording import MAX_UNANSWERED
-from grym.errors import AudioError, GrymError, QualityError, WorkerError
+from grym.errors import AudioError, GrymError, QualityError, ResourceError, WorkerError
 from grym.memory.features import FeatureStore, space_name
 from grym.models.interface import Answer, AudioClip, Card
 from grym.quality import Held, Judgement, features_frame, response_frame
@@ -333,15 +334,21 @@ class Session:
         options = self.task.options(features=True)
         if not clips:
             return _Answered([], failed, None)
+        tries = count(attempt)
+
+        def halved(error: ResourceError) -> None:
+            self._attempt(letter, batch.id, next(tries), error, "split")
+
         try:
-            answers, usage = self.manager.process(worker, clips, options, card=self.arms[letter].card)
+            answers, usage = self.manager.process(worker, clips, options, card=self.arms[letter].card, tell=halved)
         except GrymError as error:
             _no_fault_of_the_model(error)
             again = tried_again(error, self.settings.recovery) and not last
-            self._attempt(letter, batch.id, attempt, error, "retry" if again else "split")
+            number = next(tries)
+            self._attempt(letter, batch.id, number, error, "retry" if again else "split")
             if again:
                 raise
-            return _Answered(clips, [*self._one_by_one(letter, clips, attempt + 1), *failed], None)
+            return _Answered(clips, [*self._one_by_one(letter, clips, number + 1), *failed], None)
         return _Answered(clips, [*own_answers(answers, self.arms[letter].card), *failed], usage)
 
     def _one_by_one(self, letter: str, clips: Sequence[AudioClip], attempt: int) -> list[Answer]:

@@ -87,6 +87,7 @@ class MemoryManager:
         *,
         deadline: float | None = None,
         card: Card | None = None,
+        tell: Callable[[ResourceError], None] | None = None,
         **more: Any,
     ) -> tuple[list[Answer], Usage]:
         """Answer every clip, in order, in as many calls as it takes.
@@ -97,6 +98,7 @@ class MemoryManager:
             options: options of the calls.
             deadline: seconds for all calls together; default that of the worker for each.
             card: what the model is, if the caller knows.
+            tell: hears of every call that was too much and is made again in halves.
             more: further arguments of the worker's ``process``.
 
         Returns:
@@ -109,7 +111,7 @@ class MemoryManager:
         """
         card = card or worker.card
         until = math.inf if deadline is None else time.monotonic() + deadline
-        work = _Work(self, worker, card, options, until, more)
+        work = _Work(self, worker, card, options, until, more, tell)
         parts = _parts(clips, self.most_seconds(worker, card)) if len(clips) > 1 else [clips]
         for part in parts:
             work.ask(part)
@@ -175,7 +177,9 @@ class _Work:
         options: Options,
         until: float,
         more: dict[str, Any],
+        tell: Callable[[ResourceError], None] | None,
     ) -> None:
+        self._tell = tell
         self._manager, self._worker, self._card, self._options = manager, worker, card, options
         self._until, self._more = until, more
         self._answers: list[Answer] = []
@@ -198,6 +202,8 @@ class _Work:
             if error.code not in SHORT:
                 raise
             if len(clips) > 1:
+                if self._tell is not None:
+                    self._tell(error)
                 half = len(clips) // 2
                 self.ask(clips[:half])
                 self.ask(clips[half:])
