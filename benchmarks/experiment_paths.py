@@ -150,7 +150,7 @@ def _generate(store: Store, events: int) -> None:
             for part, start in enumerate(range(0, count, size)):
                 path = store.landing / table / "dt=2026-11-20/run=bench.v1" / f"part-{part:04d}.parquet"
                 rows = f"{query} FROM range({start}, {min(count, start + size)}) t(i)"
-                connection.execute(f"COPY ({rows}) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
+                connection.execute(f"COPY ({rows}) TO '{path}' (FORMAT parquet, COMPRESSION lz4_raw)")
 
 
 def _speed(experiment: Experiment, units: Sequence[str]) -> dict[str, dict[str, int]]:

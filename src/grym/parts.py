@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 UNREADABLE: Final = (OSError, ValueError, pa.ArrowException)  # what reading a damaged part raises
 COMPACTED: Final = "0+compacted-"  # sorts before every part's name, so that a part landed again later still wins
 _COVERS: Final = b"grym.covers"
+# Events come by the million and are read again at every look: LZ4 takes twice the space of Zstandard, and sums over
+# ten million of them a seventh less time. Everything else is small.
+_READ_OFTEN: Final = frozenset({"exposures", "measurements"})
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # what a full disk, quota or limit says
 FULL_HINT: Final = "Free space, then give the same command again; it goes on where it stopped."
 
@@ -53,6 +56,13 @@ def to_arrow(table: Table, rows: Sequence[Mapping[str, object]], run_id: str) ->
         values = [run_id if field.name == "run_id" else row.get(field.name) for row in rows]
         columns.append(_column(table, field, values))
     return pa.Table.from_arrays(columns, schema=arrow_schema(table))
+
+
+def to_parquet(name: str, rows: Any) -> memoryview:
+    """An Arrow table as the bytes of a Parquet file of the table ``name``."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="lz4" if name in _READ_OFTEN else "zstd")
+    return memoryview(sink.getvalue())
 
 
 def _column(table: Table, field: Any, values: Sequence[object]) -> Any:

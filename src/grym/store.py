@@ -25,12 +25,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from grym.describe import View, arrow_schema, read_views
 from grym.errors import StorageError
-from grym.parts import COMPACTED, UNREADABLE, covered, disk, load, name_of, reason, sync, to_arrow, write
+from grym.parts import COMPACTED, UNREADABLE, covered, disk, load, name_of, reason, sync, to_arrow, to_parquet, write
 from grym.schema import TABLES, Table
 from grym.warehouse import SkippedPart, build, open_warehouse
 
@@ -108,11 +107,10 @@ class Store:
         schema = _table(table)
         folder = self._folder(schema, run)
         path = folder / f"part-{_name('part', part)}.parquet"
-        sink = pa.BufferOutputStream()
-        pq.write_table(to_arrow(schema, rows, run.id), sink, compression="zstd")
+        content = to_parquet(table, to_arrow(schema, rows, run.id))
         with disk(f"Part {part!r} of table {table!r}"):
             folder.mkdir(parents=True, exist_ok=True)
-            write(path, memoryview(sink.getvalue()))
+            write(path, content)
         return path
 
     def landed(self, table: str, run: RunRef) -> frozenset[str]:

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from filelock import Timeout
 
 from grym.describe import arrow_schema
-from grym.parts import COMPACTED, UNREADABLE, covered, covering, disk, load, name_of, reason, sync, write
+from grym.parts import COMPACTED, UNREADABLE, covered, covering, disk, load, name_of, reason, sync, to_parquet, write
 from grym.schema import TABLES, Table
 
 if TYPE_CHECKING:
@@ -125,9 +125,7 @@ def _compact_folder(table: Table, folder: Path, min_parts: int) -> bool:
         rows.append(load(path, table))
         names |= {**covered(path), name_of(path): _digest(path)}
     target = folder / f"part-{COMPACTED}{_name(names)}.parquet"
-    sink = pa.BufferOutputStream()
-    pq.write_table(covering(pa.concat_tables(rows), names), sink, compression="zstd")
-    write(target, memoryview(sink.getvalue()))
+    write(target, to_parquet(table.name, covering(pa.concat_tables(rows), names)))
     _delete(folder, paths)
     return True
 
