@@ -164,7 +164,10 @@ def _trial(speakers: int, factor: float, seed: int, replicates: int = 0) -> dict
 def _texts(
     count: int, *, seed: int = SEED, given: Sequence[list[str]] | None = None
 ) -> tuple[list[list[str]], list[list[str]]]:
-    """Random texts of about 12 words with 10 % errors; or other errors in texts that are given."""
+    """Random texts of about 12 words with 10 % errors; or other errors in texts that are given.
+
+    The words are of letters, as words of a transcript are: the English rules split words with digits, which takes longer.
+    """
     rng = np.random.default_rng(seed)
     syllables = [first + second for first in "bdfgklmnprstvz" for second in "aeiou"]
     vocabulary = ["".join(three) for three in islice(product(syllables, repeat=3), 0, 150_000, 50)]

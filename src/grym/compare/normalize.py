@@ -60,8 +60,8 @@ class Normalizer:
     def __call__(self, text: str) -> str:
         """The normalised text."""
         if self.name == "english":
-            # Most rules look at single words, and there are few different ones: asking the library once for each takes
-            # a tenth of the time that its whole list of patterns takes for each text.
+            # Most rules look at single words, and there are few different ones: the library is asked once for each,
+            # instead of trying its whole list of patterns on every text.
             lowered = text.lower()
             alone = [_alone(word) for word in lowered.split()]
             if None not in alone and not _PERFECT.search(lowered):
