@@ -166,7 +166,7 @@ def _texts(
 ) -> tuple[list[list[str]], list[list[str]]]:
     """Random texts of about 12 words with 10 % errors; or other errors in texts that are given.
 
-    The words are of letters, as words of a transcript are: the English rules split words with digits, which takes longer.
+    Words are of letters, as in transcripts: the English rules split words with digits, which takes longer.
     """
     rng = np.random.default_rng(seed)
     syllables = [first + second for first in "bdfgklmnprstvz" for second in "aeiou"]
